@@ -1,0 +1,151 @@
+"""Tracepoints: one vocabulary of events for the model, the figures, the tests and a real kernel.
+
+Every operation that has a tracepoint in the kernel emits an event with the kernel's name
+(``kmem:mm_page_alloc``) and the kernel's field names. Steps for which the kernel has none are
+``model:*`` events; they never enter a comparison with a kernel.
+
+An event costs one attribute test while nobody listens::
+
+    trace = zone.machine.trace
+    if trace.on:
+        trace.emit("kmem:mm_page_alloc", page.pfn, order, gfp_flags, migratetype)
+
+and is a tuple when somebody does; the trace adds time, CPU and task::
+
+    with machine.trace.record("kmem:*") as log:
+        page = alloc_pages(machine, GFP_KERNEL, 0)
+    log[-1].fields["pfn"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from mmcore.errors import UsageError
+
+__all__ = ["TRACEPOINTS", "Event", "Listener", "Trace"]
+
+#: The fields of each event, in the order in which emit() takes their values.
+TRACEPOINTS: dict[str, tuple[str, ...]] = {
+    # include/trace/events/kmem.h
+    "kmem:mm_page_alloc": ("pfn", "order", "gfp_flags", "migratetype"),
+    "kmem:mm_page_alloc_zone_locked": ("pfn", "order", "migratetype", "percpu_refill"),
+    "kmem:mm_page_alloc_extfrag": (
+        "pfn",
+        "alloc_order",
+        "fallback_order",
+        "alloc_migratetype",
+        "fallback_migratetype",
+        "change_ownership",
+    ),
+    "kmem:mm_page_free": ("pfn", "order"),
+    "kmem:mm_page_free_batched": ("pfn",),
+    "kmem:mm_page_pcpu_drain": ("pfn", "order", "migratetype"),
+    "kmem:rss_stat": ("mm_id", "curr", "member", "size"),
+    # include/trace/events/vmscan.h
+    "vmscan:mm_vmscan_wakeup_kswapd": ("nid", "zid", "order", "gfp_flags"),
+    "vmscan:mm_vmscan_direct_reclaim_begin": ("order", "gfp_flags"),
+    "vmscan:mm_vmscan_direct_reclaim_end": ("nr_reclaimed",),
+    # include/trace/events/oom.h
+    "oom:reclaim_retry_zone": (
+        "node",
+        "zone_idx",
+        "order",
+        "reclaimable",
+        "available",
+        "min_wmark",
+        "no_progress_loops",
+        "wmark_check",
+    ),
+    "oom:compact_retry": ("order", "priority", "result", "retries", "max_retries", "ret"),
+    # arch/x86/include/asm/trace/exceptions.h
+    "exceptions:page_fault_user": ("address", "ip", "error_code"),
+    "exceptions:page_fault_kernel": ("address", "ip", "error_code"),
+    # include/trace/events/tlb.h
+    "tlb:tlb_flush": ("reason", "pages"),
+    # The model's own: steps for which the kernel has no tracepoint.
+    "model:warn": ("text",),
+}
+
+
+class Event(NamedTuple):
+    """One event as a listener sees it.
+
+    ``time`` is in nanoseconds since the machine booted, ``cpu`` the model CPU, ``task`` the name of
+    the task that was running, ``name`` the tracepoint, ``values`` its fields in table order.
+    """
+
+    time: int
+    cpu: int
+    task: str
+    name: str
+    values: tuple[Any, ...]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The event's values by field name."""
+        return dict(zip(TRACEPOINTS[self.name], self.values, strict=True))
+
+    def __str__(self) -> str:
+        shown = " ".join(f"{k}={v}" for k, v in self.fields.items())
+        return f"{self.name.partition(':')[2]}: {shown}"
+
+
+Listener = Callable[[Event], None]
+
+
+class Trace:
+    """The tracepoints of one machine.
+
+    :param context: returns (time in ns, CPU, task name) for an event; the machine supplies it
+    """
+
+    __slots__ = ("_context", "_listeners", "on")
+
+    def __init__(
+        self, context: Callable[[], tuple[int, int, str]] = lambda: (0, 0, "swapper")
+    ) -> None:
+        self.on = False
+        self._context = context
+        self._listeners: list[tuple[tuple[str, ...], Listener]] = []
+
+    def attach(self, listener: Listener, *patterns: str) -> None:
+        """Call @listener for each event whose name matches one of @patterns (all when none is given).
+
+        :raises UsageError: if a pattern matches no event that exists
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in TRACEPOINTS):
+                raise UsageError(
+                    f"no event matches {pattern!r}; there are: {', '.join(TRACEPOINTS)}"
+                )
+        self._listeners.append((patterns or ("*",), listener))
+        self.on = True
+
+    def detach(self, listener: Listener) -> None:
+        """Stop calling @listener."""
+        self._listeners = [entry for entry in self._listeners if entry[1] is not listener]
+        self.on = bool(self._listeners)
+
+    @contextmanager
+    def record(self, *patterns: str) -> Iterator[list[Event]]:
+        """Collect the matching events in a list while the ``with`` block runs."""
+        log: list[Event] = []
+        listener = log.append
+        self.attach(listener, *patterns)
+        try:
+            yield log
+        finally:
+            # A bound method is a new object each time, so detach the one that was attached.
+            self.detach(listener)
+
+    def emit(self, name: str, *values: Any) -> None:
+        """Hand an event to the listeners. Callers test ``trace.on`` first."""
+        time, cpu, task = self._context()
+        event = Event(time, cpu, task, name, values)
+        for patterns, listener in self._listeners:
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                listener(event)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmcore.config import REFERENCE, Config
 from mmcore.errors import UsageError
 from mmcore.mm.gfp import GFP_BOOT_MASK
+from mmcore.mm.internal import PageAllocHooks
 from mmcore.mm.vmstat import NR_VM_EVENT_ITEMS, NR_VM_STAT_ITEMS
 from mmcore.trace import Trace
 
@@ -57,6 +58,19 @@ class Machine:
         self.watermark_boost_factor = 15000
         self.watermark_scale_factor = 10
         self.percpu_pagelist_high_fraction = 0
+        self.sysctl_min_unmapped_ratio = 1
+        self.sysctl_min_slab_ratio = 5
+        self.node_reclaim_mode = 0
+        self.nr_online_nodes = 1
+        self.node_distance: list[list[int]] = [[10]]  # [from][to], as the firmware's SLIT gives it
+        self.node_load: list[int] = [0]
+        self.check_pages_enabled = True  # look for bad pages, as a kernel with DEBUG_VM does
+        self.page_alloc_shuffle_key = False
+        self.is_kdump_kernel = False
+        self.pcp_trylock_fails = False  # let every pcp_spin_trylock() fail, as under contention
+        self.per_cpu_data_slice_size = 4 << 20  # bytes of data cache that one CPU has for itself
+        self.hooks = PageAllocHooks()
+        self.dmesg: list[str] = []  # what the kernel has printed, a line each
         self.sysctl_lowmem_reserve_ratio: list[int] = [256, 256, 32, 0, 0]
 
     def __repr__(self) -> str:

@@ -68,6 +68,22 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
     "tlb:tlb_flush": ("reason", "pages"),
     # The model's own: steps for which the kernel has no tracepoint.
     "model:warn": ("text",),
+    # mm/page_alloc.c: free lists; "tail" tells which end of the list got the block
+    "model:buddy_merge": ("pfn", "buddy_pfn", "order", "migratetype"),
+    "model:buddy_split": ("pfn", "order", "migratetype"),
+    "model:free_list_add": ("pfn", "order", "migratetype", "tail"),
+    "model:free_list_del": ("pfn", "order", "migratetype"),
+    "model:free_list_move": ("pfn", "order", "old_mt", "new_mt"),
+    "model:pageblock_migratetype": ("pfn", "old_mt", "new_mt"),
+    "model:boost_watermark": ("nid", "zid", "watermark_boost"),
+    # mm/page_alloc.c: the walk over the zonelist and the slow path
+    "model:zone_watermark": ("nid", "zid", "order", "mark", "free_pages", "alloc_flags", "ok"),
+    "model:alloc_step": ("step", "detail"),
+    "model:wakeup_kswapd": ("nid", "zid", "order", "gfp_flags"),
+    "model:try_to_free_pages": ("order", "gfp_flags", "nr_reclaimed"),
+    "model:try_to_compact_pages": ("order", "gfp_flags", "priority", "result"),
+    "model:out_of_memory": ("order", "gfp_flags"),
+    "model:page_allocation_failure": ("order", "gfp_flags"),
 }
 
 

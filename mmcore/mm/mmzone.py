@@ -194,11 +194,14 @@ class Zone:
 class Zoneref:
     """``struct zoneref``: a zone and its index, as one entry of a zonelist.
 
+    ``next`` is the entry behind it, None at the end: the kernel's ``++z``.
+
     Mirrors include/linux/mmzone.h:zoneref.
     """
 
     zone: Zone
     zone_idx: int
+    next: Zoneref | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True, eq=False)

@@ -7,19 +7,30 @@ machines live side by side.
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmcore import boot as boot_
+from mmcore.arch.x86.e820 import E820Table
+from mmcore.arch.x86.numa import SratNode
+from mmcore.arch.x86.setup import BootParams, KernelImage
 from mmcore.config import REFERENCE, Config
 from mmcore.errors import UsageError
+from mmcore.mm import sparse
 from mmcore.mm.gfp import GFP_BOOT_MASK
 from mmcore.mm.internal import PageAllocHooks
+from mmcore.mm.memblock import Memblock
+from mmcore.mm.mm_init import MmInit
+from mmcore.mm.mmzone import Zone
+from mmcore.mm.numa_memblks import NumaState
 from mmcore.mm.vmstat import NR_VM_EVENT_ITEMS, NR_VM_STAT_ITEMS
 from mmcore.trace import Trace
 
 if TYPE_CHECKING:
-    from mmcore.mm.mmzone import PgData, Zone
+    from mmcore.mm.mmzone import PgData
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "bare_zone"]
 
 NSEC_PER_SEC = 1_000_000_000
 
@@ -61,17 +72,54 @@ class Machine:
         self.sysctl_min_unmapped_ratio = 1
         self.sysctl_min_slab_ratio = 5
         self.node_reclaim_mode = 0
+        self.nr_swap_pages = 0
         self.nr_online_nodes = 1
         self.node_distance: list[list[int]] = [[10]]  # [from][to], as the firmware's SLIT gives it
         self.node_load: list[int] = [0]
+        self.node_to_cpumask_ready = False  # set when the CPUs have entered their nodes' masks
+        self.num_online_cpus = 1  # 1 until the other CPUs are started
         self.check_pages_enabled = True  # look for bad pages, as a kernel with DEBUG_VM does
         self.page_alloc_shuffle_key = False
         self.is_kdump_kernel = False
+        self.init_on_alloc = True  # CONFIG_INIT_ON_ALLOC_DEFAULT_ON
         self.pcp_trylock_fails = False  # let every pcp_spin_trylock() fail, as under contention
         self.per_cpu_data_slice_size = 4 << 20  # bytes of data cache that one CPU has for itself
         self.hooks = PageAllocHooks()
         self.dmesg: list[str] = []  # what the kernel has printed, a line each
         self.sysctl_lowmem_reserve_ratio: list[int] = [256, 256, 32, 0, 0]
+        self._init_boot_state()
+
+    def _init_boot_state(self) -> None:
+        """Set what the boot code uses and leaves behind."""
+        self.e820_table = E820Table(pr_info=self.pr_info)
+        self.memblock = Memblock(pr_info=self.pr_info)
+        self.kernel_image = KernelImage()
+        self.boot_params = BootParams()
+        self.mm_init = MmInit()
+        self.numa = NumaState()
+        self.srat: list[SratNode] = []  # the firmware's description of nodes
+        self.slit: list[list[int]] = []  # and of their distances, in the order of srat
+        self.numa_off = False
+        self.nr_node_ids = 1
+        self.node_states: dict[str, list[int]] = {
+            name: [] for name in ("N_POSSIBLE", "N_ONLINE", "N_NORMAL_MEMORY", "N_MEMORY", "N_CPU")
+        }
+        self.node_data_phys: dict[int, int] = {}
+        self.sizeof_pg_data = 0x2A980  # of the reference kernel
+        self.max_pfn = 0
+        self.max_low_pfn = 0
+        self.max_physmem_bits = 52 if self.config.cpu_la57 else 46
+        self.max_arch_pfn = 1 << (self.max_physmem_bits - 12)
+        self.min_pfn_mapped = 0
+        self.max_pfn_mapped = 0
+        self.pgt_buf_used = 0
+        # Page tables of the direct mapping and of vmemmap, by (level, index) to physical address.
+        self.direct_map_tables: dict[tuple[int, int], int] = {}
+        self.vmemmap_tables: dict[tuple[int, int], int | None] = {}
+        self.transparent_hugepage = "always"
+        self.khugepaged_thread = False
+        self._pfn_starts: list[int] = []
+        self._pfn_ranges: list[tuple[int, int, Zone]] = []
 
     def __repr__(self) -> str:
         return (
@@ -94,10 +142,99 @@ class Machine:
             self._streams[stream] = random.Random(f"{self.seed}:{stream}")
         return self._streams[stream]
 
+    def pr_info(self, text: str) -> None:
+        """Print a line to the kernel's log."""
+        self.dmesg.append(text)
+
+    def node_set_state(self, nid: int, state: str) -> None:
+        """Add a node to one of the sets of nodes ("N_ONLINE", "N_MEMORY" ...)."""
+        nodes = self.node_states[state]
+        if nid not in nodes:
+            nodes.append(nid)
+            nodes.sort()
+
+    def pfn_valid(self, pfn: int) -> bool:
+        """Tell whether @pfn has a struct page."""
+        return sparse.pfn_valid(self, pfn)
+
+    def set_pfn_ranges(self, ranges: Iterable[tuple[int, int, Zone]]) -> None:
+        """Say which zone each range of memory belongs to, in ascending order of pfn."""
+        self._pfn_ranges = list(ranges)
+        self._pfn_starts = [start for start, _, _ in self._pfn_ranges]
+
     def pfn_zone(self, pfn: int) -> Zone | None:
-        """Return the zone that spans @pfn, or None."""
+        """Return the zone of @pfn; for a hole in memory, a zone that spans it; else None."""
+        i = bisect_right(self._pfn_starts, pfn) - 1
+        if i >= 0:
+            _, end, zone = self._pfn_ranges[i]
+            if pfn < end:
+                return zone
         for pgdat in self.node_data.values():
             for zone in pgdat.node_zones:
                 if zone.zone_start_pfn <= pfn < zone.zone_start_pfn + zone.spanned_pages:
                     return zone
         return None
+
+    @classmethod
+    def boot(
+        cls,
+        memory_map: boot_.MemoryMap = "1G",
+        reserved: Iterable[tuple[int, int]] = (),
+        nodes: boot_.Nodes | None = None,
+        cpus: int = 1,
+        config: Config = REFERENCE,
+        cmdline: str = "",
+        *,
+        distances: Mapping[tuple[int, int], int] | Sequence[Sequence[int]] | None = None,
+        initrd: tuple[int, int] | None | str = "default",
+        kernel_image: KernelImage | None = None,
+        seed: int = 1,
+    ) -> Machine:
+        """Boot a machine.
+
+        :param memory_map: a size ("1G": a PC as QEMU builds it), the kernel's ``BIOS-e820:`` lines,
+            a list of (address, size) or (address, size, type), or an `E820Table`
+        :param reserved: (address, size) of what else must not be touched
+        :param nodes: None for one node; a number of equal nodes; their sizes, optionally with CPUs
+            ("512M:0-1"); or a list of `SratNode`
+        :param cpus: number of CPUs
+        :param cmdline: boot options; those about memory act (``mem=``, ``memmap=``, ``kernelcore=``,
+            ``movablecore=``, ``movable_node``, ``numa=off``, ``memblock=debug``,
+            ``transparent_hugepage=``, ``percpu_pagelist`` has none)
+        :param distances: between nodes, as a matrix or {(from, to): distance}
+        :param initrd: (first address, end) of the initial RAM disk; by default a small one at the
+            top of low memory
+        :raises UsageError: for a map that is empty, overlaps itself or has no room for the kernel,
+            nodes that do not match it, or a CPU count out of range
+
+        Simplified: what the kernel allocates while its drivers start is not taken from the free
+        lists; see `mmcore.arch.x86.setup` for what comes before.
+        """
+        m = cls(cpus=cpus, config=config, seed=seed)
+        m.boot_params.cmdline = cmdline
+        m.boot_params.reserved = [boot_.check_range("reserved", *r) for r in reserved]
+        if kernel_image is not None:
+            m.kernel_image = kernel_image
+        boot_.set_memory_map(m, memory_map)
+        boot_.set_initrd(m, initrd)
+        boot_.set_nodes(m, nodes, distances)
+        boot_.start_kernel(m)
+        return m
+
+
+def bare_zone(
+    nr_pages: int,
+    start_pfn: int = 0,
+    *,
+    name: str = "Normal",
+    cpus: int = 1,
+    free: bool = True,
+) -> Zone:
+    """Return one zone on a machine of its own, for a figure or a test.
+
+    All pageblocks are movable, watermarks and reserves are 0.
+
+    :param free: hand all pages to the buddy allocator, in the largest aligned blocks
+    :raises UsageError: if a number is negative, there are no pages, or @name is no zone's
+    """
+    return boot_.make_bare_zone(Machine(cpus=cpus), nr_pages, start_pfn, name, free)

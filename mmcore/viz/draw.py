@@ -239,11 +239,32 @@ _NARROW = {c: 0.36 for c in "ilj.,:;'|!()[]ftI /\\"} | {c: 0.45 for c in 'rts-"*
 _WIDE = {c: 0.95 for c in "mwMW@%"} | {c: 0.74 for c in "ABCDEGHKNOPQRUVXY&+=<>~#"}
 
 
+_BREAK = re.compile(r"[^_/.:(]*[_/.:(]+|[^_/.:(]+")
+
+
 def text_width(value: str, size: float = SIZE, *, mono: bool = False) -> float:
     """Return about how wide @value is, rather too much than too little."""
     if mono:
         return 0.605 * size * len(value)
     return size * sum(_NARROW.get(c) or _WIDE.get(c) or 0.62 for c in value)
+
+
+def _pieces(word: str, width: float, size: float, mono: bool) -> list[str]:
+    """Return a word that is wider than @width in pieces, cut after ``_ / . : (`` if that is enough."""
+    pieces: list[str] = []
+    current = ""
+    for part in _BREAK.findall(word):
+        if current and text_width(current + part, size, mono=mono) > width:
+            pieces.append(current)
+            current = ""
+        current += part
+        while text_width(current, size, mono=mono) > width and len(current) > 1:
+            cut = len(current) - 1
+            while cut > 1 and text_width(current[:cut], size, mono=mono) > width:
+                cut -= 1
+            pieces.append(current[:cut])
+            current = current[cut:]
+    return [*pieces, current] if current else pieces
 
 
 def wrap(value: str, width: float, size: float = SIZE, *, mono: bool = False) -> list[str]:
@@ -252,21 +273,14 @@ def wrap(value: str, width: float, size: float = SIZE, *, mono: bool = False) ->
     for paragraph_text in str(value).split("\n"):
         current = ""
         for word in paragraph_text.split():
-            while text_width(word, size, mono=mono) > width and len(word) > 1:
-                cut = len(word) - 1
-                while cut > 1 and text_width(word[:cut], size, mono=mono) > width:
-                    cut -= 1
-                if current:
-                    lines.append(current)
-                    current = ""
-                lines.append(word[:cut])
-                word = word[cut:]
             trial = f"{current} {word}" if current else word
-            if current and text_width(trial, size, mono=mono) > width:
-                lines.append(current)
-                current = word
-            else:
+            if text_width(trial, size, mono=mono) <= width:
                 current = trial
+                continue
+            if current:
+                lines.append(current)
+            *full, current = _pieces(word, width, size, mono)
+            lines.extend(full)
         lines.append(current)
     return lines
 
@@ -367,9 +381,11 @@ class Drawing:
 
     def __str__(self) -> str:
         height = max(self.height, self.bottom)
+        # Two units around it, so that an outline at the edge is not cut in half.
+        box = f"-2 -2 {num(self.width + 4)} {num(height + 4)}"
         body = "".join(self.items)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {num(self.width)} {num(height)}"'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}"'
             f' font-family="{SANS}" font-size="{SIZE}">{body}</svg>'
         )
 

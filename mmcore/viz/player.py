@@ -8,6 +8,8 @@ as text.
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -15,10 +17,12 @@ from importlib import resources
 from typing import Any
 
 from mmcore.errors import UsageError
+from mmcore.viz import palette
 from mmcore.viz import svg as shapes
 from mmcore.viz.explorable import Frame, Rendering
 
 __all__ = [
+    "MARKS",
     "MAX_ELEMENTS",
     "count_elements",
     "inline",
@@ -26,22 +30,25 @@ __all__ = [
     "plain_text",
     "ranges",
     "script",
+    "split_key_svg",
     "split_svg",
     "stepper",
     "style",
+    "view_box",
 ]
 
 #: The elements that a figure's whole stepper may have in a page.
 MAX_ELEMENTS = 2000
 
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)[^>]*?(/?)>")
-_CODE = re.compile(r"(`+)(.+?)\1|\*\*(.+?)\*\*")
+#: The marks of a caption: `` `code` `` (group 2) and ``**bold**`` (group 3).
+MARKS = re.compile(r"(`+)(.+?)\1|\*\*(.+?)\*\*")
 
 
 def inline(value: str) -> str:
     """Return a caption as HTML: `` `code` `` and ``**bold**`` are marked up, all else is escaped."""
     out, end = [], 0
-    for m in _CODE.finditer(value):
+    for m in MARKS.finditer(value):
         out.append(shapes.esc(value[end : m.start()]))
         if m.group(2) is not None:
             out.append(f"<code>{shapes.esc(m.group(2))}</code>")
@@ -54,7 +61,7 @@ def inline(value: str) -> str:
 
 def plain_text(value: str) -> str:
     """Return a caption without its marks."""
-    return _CODE.sub(
+    return MARKS.sub(
         lambda m: m.group(2) if m.group(2) is not None else plain_text(m.group(3)), value
     )
 
@@ -123,24 +130,29 @@ def _merge(frames: Sequence[list[str]]) -> list[tuple[str, list[int]]]:
     return merged
 
 
-def _view_box(head: str) -> tuple[float, float]:
-    m = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
+Box = tuple[float, float, float, float]
+
+
+def view_box(head: str) -> Box:
+    """Return x, y, width and height of an ``<svg>``'s view box."""
+    m = re.search(r'viewBox="(-?[\d.]+) (-?[\d.]+) ([\d.]+) ([\d.]+)"', head)
     if m is None:
-        raise UsageError('a frame\'s drawing needs viewBox="0 0 width height"')
-    return float(m.group(1)), float(m.group(2))
+        raise UsageError('a frame\'s drawing needs viewBox="x y width height"')
+    return (float(m.group(1)), float(m.group(2)), float(m.group(3)), float(m.group(4)))
+
+
+def _boxed(head: str, box: Box) -> str:
+    shown = " ".join(shapes.num(v) for v in box)
+    return re.sub(r'viewBox="[^"]*"', f'viewBox="{shown}"', head, count=1)
 
 
 def merged_svg(frames: Sequence[Frame], shown: int, prefix: str, title: str) -> str:
     """Return one ``<svg>`` that holds all @frames, with frame @shown visible."""
     split = [split_svg(str(f.svg)) for f in frames]
-    boxes = [_view_box(head) for head, _ in split]
-    width, height = max(b[0] for b in boxes), max(b[1] for b in boxes)
-    head = re.sub(
-        r'viewBox="[^"]*"',
-        f'viewBox="0 0 {shapes.num(width)} {shapes.num(height)}"',
-        split[0][0],
-        count=1,
-    )
+    boxes = [view_box(head) for head, _ in split]
+    x, y = min(b[0] for b in boxes), min(b[1] for b in boxes)
+    right, bottom = max(b[0] + b[2] for b in boxes), max(b[1] + b[3] for b in boxes)
+    head = _boxed(split[0][0], (x, y, right - x, bottom - y))
     body = []
     for item, seen in _merge([items for _, items in split]):
         if len(seen) < len(frames):
@@ -220,13 +232,14 @@ def stepper(rendering: Rendering, prefix: str, *, error: str = "") -> str:
     )
     focus = ' tabindex="0"' if n > 1 else ""
     label = f"{shapes.esc(title)}. Arrow keys step, space plays." if n > 1 else shapes.esc(title)
+    lead = f"{_counter(rendering, shown)}. " if n > 1 else ""
     out = [
         f'<div class="mm-fig" data-mm="{shapes.esc(rendering.name)}" data-total="{rendering.total}" id="{prefix}">',
         f'<p class="mm-error" role="alert">{shapes.esc(error)}</p>' if error else "",
         f'<div class="mm-stage" role="group" aria-label="{label}"{focus}>{stage}</div>',
         _controls(n) if n > 1 else "",
         _sampling_note(rendering),
-        f'<p class="mm-caption" aria-live="polite">{inline(frames[shown].caption)}</p>',
+        f'<p class="mm-caption" aria-live="polite">{lead}{inline(frames[shown].caption)}</p>',
         f"<noscript>{others}</noscript>" if others else "",
         _words(rendering),
         "</div>",
@@ -242,28 +255,48 @@ def key_svg(rendering: Rendering, prefix: str) -> str:
     """
     d = shapes.Drawing()
     parts: list[str] = []
+    carried: list[dict[str, Any]] = []
     y: float = 0
     keys = rendering.key_indices
     for i in keys:
         frame = rendering.frames[i]
         head, items = split_svg(str(frame.svg))
-        width, height = _view_box(head)
+        box = view_box(head)
+        width, shift = box[0] * 2 + box[2], y - box[1]
         parts.append(
-            f'<g class="mm-frame" transform="translate(0 {shapes.num(y)})">{"".join(items)}</g>'
+            f'<g class="mm-frame" transform="translate(0 {shapes.num(shift)})">{"".join(items)}</g>'
         )
-        y += height + 6
-        caption = plain_text(frame.caption)
+        y += box[3] + 6
+        caption = frame.caption
         if len(keys) > 1:
             caption = f"{_counter(rendering, i)}. {caption}"
-        words = shapes.paragraph(caption, 0, y, width)
+        carried.append({"head": head, "caption": caption, "alt": plain_text(frame.alt)})
+        words = shapes.paragraph(plain_text(caption), 0, y, width)
         parts.extend(words.items)
         y = words.bottom + 18
         d.width = max(d.width, width)
     d.height = y
     alt = " ".join(plain_text(rendering.frames[i].alt) for i in keys)
-    return shapes.finish(
-        str(d).replace("</svg>", "".join(parts) + "</svg>"), prefix, rendering.title, alt
-    )
+    meta = f'<metadata class="mm-key-frames">{shapes.esc(json.dumps(carried))}</metadata>'
+    body = str(d).replace("</svg>", meta + "".join(parts) + "</svg>")
+    return shapes.finish(body, prefix, rendering.title, alt)
+
+
+_KEY_FRAMES = re.compile(r'<metadata class="mm-key-frames">(.*?)</metadata>', re.S)
+
+
+def split_key_svg(svg: str) -> list[tuple[str, str, str]]:
+    """Take apart what `key_svg()` made: return (SVG, caption, description) of each key frame, or nothing."""
+    meta = _KEY_FRAMES.search(svg)
+    if meta is None:
+        return []
+    carried = json.loads(html.unescape(meta.group(1)))
+    groups = [item for item in split_svg(svg)[1] if item.startswith('<g class="mm-frame"')]
+    out = []
+    for frame, group in zip(carried, groups, strict=True):
+        inner = group[group.index(">") + 1 : -len("</g>")]
+        out.append((f"{frame['head']}{inner}</svg>", frame["caption"], frame["alt"]))
+    return out
 
 
 def _static(name: str) -> str:
@@ -272,8 +305,6 @@ def _static(name: str) -> str:
 
 def style() -> str:
     """Return the style sheet of the steppers: the palette and ``static/explorables.css``."""
-    from mmcore.viz import palette
-
     return palette.css() + _static("explorables.css")
 
 

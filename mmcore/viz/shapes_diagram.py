@@ -243,7 +243,7 @@ def _place(
     """Return the boxes of a flow graph: columns of one width, rows as high as their highest box."""
     columns = max(n.col for n in nodes) + 1
     pitch = width / columns
-    w = box_width or pitch - 18
+    w = box_width or pitch - 36
     boxes: dict[str, _Box] = {}
     for n in nodes:
         if n.id in boxes:
@@ -275,7 +275,7 @@ def _route(
         sx = a.x if side == "left" else a.x + a.w
         ex = b.x if side == "left" else b.x + b.w
         anchor = "start" if side == "left" else "end"
-        tag = (lane + (4 if side == "left" else -4), a.cy - 5, anchor)
+        tag = (lane + (6 if side == "left" else -6), (a.cy + b.cy) / 2, anchor)
         return [(sx, a.cy), (lane, a.cy), (lane, b.cy), (ex, b.cy)], tag
     if a.y + a.h <= b.y:  # downwards
         sy, ey = a.y + a.h, b.y
@@ -424,17 +424,18 @@ def lanes(
             rows.append(text(bx + 7, at + 4 + SMALL * (0.95 + k * 1.25), part, size=SMALL, ink=ink))
         for e, a, b, tag in arrows:
             if e == i:
+                h += 18
                 ax = x + (a + 0.5) * pitch
                 edge = x + b * pitch + (6 if b > a else pitch - 6)
                 rows.append(
                     arrow(
-                        [(ax, at + h + 6), (edge, at + h + 6)],
+                        [(ax, at + h), (edge, at + h)],
                         "faint" if pale else "accent",
                         width=2,
                     )
                 )
                 rows.append(
-                    text((ax + edge) / 2, at + h + 3, tag, size=SMALL, anchor="middle", ink="muted")
+                    text((ax + edge) / 2, at + h - 4, tag, size=SMALL, anchor="middle", ink="muted")
                 )
         at += h + 9
     spine = "".join(

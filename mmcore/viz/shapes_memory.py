@@ -167,6 +167,9 @@ def _draw_block(
         top, bottom = full[0][1], full[-1][1] + h
         if text_width(label, SMALL) <= bw - 1 and h >= SMALL:
             middle = (top + bottom) / 2 + SMALL * 0.35
+            if on and {"dirty", "writeback"} & set(block.states):
+                half = text_width(label, SMALL) / 2 + 2
+                items.append(rect(bx + bw / 2 - half, middle - 11, 2 * half, 14, on))
             items.append(
                 text(bx + bw / 2, middle, label, size=SMALL, anchor="middle", on=on, ink="muted")
             )

@@ -11,7 +11,7 @@ from mmcore.arch.x86.e820 import E820Entry, E820Table
 from mmcore.arch.x86.numa import SratNode
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import UsageError
-from mmcore.mm import khugepaged, mm_init, page_alloc
+from mmcore.mm import khugepaged, mm_init, page_alloc, vmstat
 from mmcore.mm import memblock as mb
 from mmcore.mm.gfp import __GFP_BITS_MASK
 from mmcore.mm.mm_init import memparse
@@ -425,6 +425,7 @@ def do_initcalls(m: Machine) -> None:
         if name == "transparent_hugepage" and value in ("always", "madvise", "never"):
             m.transparent_hugepage = value
     page_alloc.init_per_zone_wmark_min(m)
+    vmstat.refresh_zone_stat_thresholds(m)
     khugepaged.hugepage_init(m)
 
 

@@ -177,6 +177,7 @@ class Zone:
     )
     flags: int = 0
     percpu_drift_mark: int = 0
+    stat_threshold: int = 0
     compact_considered: int = 0
     compact_defer_shift: int = 0
     compact_order_failed: int = 0

@@ -508,3 +508,32 @@ __all__ = [
     "zone_page_state",
     *[n for n, v in globals().items() if n.isupper() and isinstance(v, (int, tuple))],
 ]
+
+
+def calculate_normal_threshold(zone: Zone) -> int:
+    """Return how far a CPU's part of a counter may drift before it is folded into the zone's.
+
+    It grows with the logarithms of the CPUs and of the zone's memory in units of 128 MiB.
+
+    Mirrors mm/vmstat.c:calculate_normal_threshold().
+    """
+    mem = zone.managed_pages >> (27 - 12)
+    threshold = 2 * zone.machine.num_online_cpus.bit_length() * (1 + mem.bit_length())
+    return min(125, threshold)
+
+
+def refresh_zone_stat_thresholds(m: Machine) -> None:
+    """Set each zone's threshold, and the free-page count below which readers must add up CPUs.
+
+    Mirrors mm/vmstat.c:refresh_zone_stat_thresholds().
+    Simplified: one threshold for a zone, as all CPUs have the same; counters themselves are exact.
+    """
+    for nid in sorted(m.node_data):
+        for zone in m.node_data[nid].node_zones:
+            if not zone.present_pages:
+                continue
+            zone.stat_threshold = calculate_normal_threshold(zone)
+            mark = zone._watermark
+            max_drift = m.num_online_cpus * zone.stat_threshold
+            if max_drift > mark[1] - mark[0]:
+                zone.percpu_drift_mark = mark[2] + zone.watermark_boost + max_drift

@@ -19,7 +19,7 @@ from mmcore.config import REFERENCE, Config
 from mmcore.errors import UsageError
 from mmcore.mm import sparse
 from mmcore.mm.gfp import GFP_BOOT_MASK
-from mmcore.mm.internal import PageAllocHooks
+from mmcore.mm.internal import InitTask, PageAllocHooks
 from mmcore.mm.memblock import Memblock
 from mmcore.mm.mm_init import MmInit
 from mmcore.mm.mmzone import Zone
@@ -85,6 +85,10 @@ class Machine:
         self.pcp_trylock_fails = False  # let every pcp_spin_trylock() fail, as under contention
         self.per_cpu_data_slice_size = 4 << 20  # bytes of data cache that one CPU has for itself
         self.hooks = PageAllocHooks()
+        self.init_task = InitTask()  # stands for "current" while there is no task
+        self.total_swap_pages = 0
+        self.page_offset_base = 0xFFFF_8880_0000_0000  # where the direct map starts
+        self.alloc_failures: list[tuple[int, list[str]]] = []  # (clock, lines) of warn_alloc()
         self.dmesg: list[str] = []  # what the kernel has printed, a line each
         self.sysctl_lowmem_reserve_ratio: list[int] = [256, 256, 32, 0, 0]
         self._init_boot_state()

@@ -68,17 +68,26 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
     "tlb:tlb_flush": ("reason", "pages"),
     # The model's own: steps for which the kernel has no tracepoint.
     "model:warn": ("text",),
-    # mm/page_alloc.c: free lists; "tail" tells which end of the list got the block
+    # mm/page_alloc.c: free lists; "to_tail" tells which end of the list got the block
     "model:buddy_merge": ("pfn", "buddy_pfn", "order", "migratetype"),
     "model:buddy_split": ("pfn", "order", "migratetype"),
-    "model:free_list_add": ("pfn", "order", "migratetype", "tail"),
+    "model:free_list_add": ("pfn", "order", "migratetype", "to_tail"),
     "model:free_list_del": ("pfn", "order", "migratetype"),
     "model:free_list_move": ("pfn", "order", "old_mt", "new_mt"),
     "model:pageblock_migratetype": ("pfn", "old_mt", "new_mt"),
+    "model:kernel_init_pages": ("pfn", "numpages"),
+    "model:claim_test": (
+        "pfn",
+        "block_type",
+        "start_type",
+        "free_pages",
+        "alike_pages",
+        "claimed",
+    ),
     "model:boost_watermark": ("nid", "zid", "watermark_boost"),
     # mm/page_alloc.c: the walk over the zonelist and the slow path
-    "model:zone_watermark": ("nid", "zid", "order", "mark", "free_pages", "alloc_flags", "ok"),
-    "model:alloc_step": ("step", "detail"),
+    "model:zone_tried": ("nid", "zone_idx", "wmark", "mark", "free_pages", "result"),
+    "model:slowpath": ("step",),
     "model:wakeup_kswapd": ("nid", "zid", "order", "gfp_flags"),
     "model:try_to_free_pages": ("order", "gfp_flags", "nr_reclaimed"),
     "model:try_to_compact_pages": ("order", "gfp_flags", "priority", "result"),

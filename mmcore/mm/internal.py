@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from mmcore.mm.mm_types import LargeFolio, Page
 from mmcore.mm.mmzone import WMARK_HIGH, WMARK_LOW, WMARK_MIN
 from mmcore.mm.page_flags import PAGE_TYPE_BUDDY, PG_head
-from mmcore.mm.vmstat import ALLOCSTALL_DMA, count_vm_event
+from mmcore.mm.vmstat import (
+    ALLOCSTALL_DMA,
+    NR_FREE_PAGES,
+    NR_ZONE_ACTIVE_ANON,
+    NR_ZONE_ACTIVE_FILE,
+    NR_ZONE_INACTIVE_ANON,
+    NR_ZONE_INACTIVE_FILE,
+    count_vm_event,
+    zone_page_state,
+)
 
 if TYPE_CHECKING:
     from mmcore.machine import Machine
@@ -214,6 +223,34 @@ def prep_compound_page(page: Page, order: int) -> None:
     page.folio = LargeFolio(order)
 
 
+def zone_reclaimable_pages(zone: Zone) -> int:
+    """Return how many pages of the zone reclaim could hope to free.
+
+    File pages always; anonymous ones only where there is swap (``nr_swap_pages`` of the machine).
+    A zone with none of either counts its free pages, so that it is not skipped.
+
+    Simplified: no demotion to another node instead of swap.
+
+    Mirrors mm/vmscan.c:zone_reclaimable_pages().
+    """
+    nr = zone_page_state(zone, NR_ZONE_INACTIVE_FILE) + zone_page_state(zone, NR_ZONE_ACTIVE_FILE)
+    if zone.machine.nr_swap_pages > 0:
+        nr += zone_page_state(zone, NR_ZONE_INACTIVE_ANON)
+        nr += zone_page_state(zone, NR_ZONE_ACTIVE_ANON)
+    return nr or zone_page_state(zone, NR_FREE_PAGES)
+
+
+class InitTask:
+    """The task that runs while the machine has no other: flags, name and process id."""
+
+    __slots__ = ("comm", "flags", "pid")
+
+    def __init__(self) -> None:
+        self.flags = 0
+        self.comm = "swapper"
+        self.pid = 0
+
+
 # ---- what later subsystems plug in ---------------------------------------------------------------
 
 
@@ -312,6 +349,7 @@ class PageAllocHooks:
 
 __all__ = [
     "AllocContext",
+    "InitTask",
     "OomControl",
     "PageAllocHooks",
     "__PageMovable",
@@ -320,10 +358,13 @@ __all__ = [
     "buddy_order",
     "find_buddy_page_pfn",
     "prep_compound_page",
+    "zone_reclaimable_pages",
     *[
         n
         for n in globals()
-        if n.startswith(("ALLOC_", "PF_", "COMPACT_", "MIN_COMPACT", "DEF_COMPACT", "NODE_RECLAIM_"))
+        if n.startswith(
+            ("ALLOC_", "PF_", "COMPACT_", "MIN_COMPACT", "DEF_COMPACT", "NODE_RECLAIM_")
+        )
     ],
     "INIT_COMPACT_PRIORITY",
     "MAX_RECLAIM_RETRIES",

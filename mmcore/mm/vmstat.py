@@ -497,19 +497,6 @@ def count_vm_event(m: Machine, item: int) -> None:
     m.vm_event[item] += 1
 
 
-__all__ = [
-    "count_vm_event",
-    "count_vm_events",
-    "global_node_page_state",
-    "global_zone_page_state",
-    "mod_node_page_state",
-    "mod_zone_page_state",
-    "node_page_state",
-    "zone_page_state",
-    *[n for n, v in globals().items() if n.isupper() and isinstance(v, (int, tuple))],
-]
-
-
 def calculate_normal_threshold(zone: Zone) -> int:
     """Return how far a CPU's part of a counter may drift before it is folded into the zone's.
 
@@ -537,3 +524,18 @@ def refresh_zone_stat_thresholds(m: Machine) -> None:
             max_drift = m.num_online_cpus * zone.stat_threshold
             if max_drift > mark[1] - mark[0]:
                 zone.percpu_drift_mark = mark[2] + zone.watermark_boost + max_drift
+
+
+__all__ = [
+    "calculate_normal_threshold",
+    "count_vm_event",
+    "count_vm_events",
+    "global_node_page_state",
+    "global_zone_page_state",
+    "mod_node_page_state",
+    "mod_zone_page_state",
+    "node_page_state",
+    "refresh_zone_stat_thresholds",
+    "zone_page_state",
+    *[n for n, v in globals().items() if n.isupper() and isinstance(v, (int, tuple))],
+]

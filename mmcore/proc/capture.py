@@ -158,7 +158,9 @@ def decode(data: bytes, what: str) -> str:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as err:
-            raise ParseError(what, 1, repr(data[:16]), f"not a complete gzip file ({err})") from None
+            raise ParseError(
+                what, 1, repr(data[:16]), f"not a complete gzip file ({err})"
+            ) from None
     return data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 

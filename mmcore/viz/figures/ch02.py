@@ -546,7 +546,7 @@ def _fragmentation_frame(load: _Workload, when: str, mark: str) -> Frame:
         x += 34 + svg.text_width(label, svg.SMALL)
     d.add(
         svg.rect(x, y + 6, 14, 12, stroke="ink", width=2),
-        svg.text(x + 20, y + 17, "mixed: number of unmovable pages", size=svg.SMALL),
+        svg.text(x + 20, y + 17, "mixed (how many unmovable)", size=svg.SMALL),
     )
     d.height = y + 26
     needed = -(-held["unmovable"] // pageblock_nr_pages)
@@ -592,7 +592,7 @@ def _fragmentation_frame(load: _Workload, when: str, mark: str) -> Frame:
         nofragment=Bool(
             True, help="look at DMA32 before mixing types in Normal (ALLOC_NOFRAGMENT)"
         ),
-        fill=Int(90, 20, 100, step=5, unit="%", help="how full zone Normal gets in each round"),
+        fill=Int(100, 20, 100, step=5, unit="%", help="how full zone Normal gets in each round"),
         rounds=Int(10, 1, 20, help="how many rounds of allocating and freeing"),
         seed=Seed(7),
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcore import boot as boot_
@@ -21,10 +21,12 @@ from mmcore.mm import sparse
 from mmcore.mm.gfp import GFP_BOOT_MASK
 from mmcore.mm.internal import InitTask, PageAllocHooks
 from mmcore.mm.memblock import Memblock
+from mmcore.mm.mm import VMA_LOCK_EVENTS, MmStruct, PagingState
 from mmcore.mm.mm_init import MmInit
 from mmcore.mm.mmzone import Zone
 from mmcore.mm.numa_memblks import NumaState
 from mmcore.mm.vmstat import NR_VM_EVENT_ITEMS, NR_VM_STAT_ITEMS
+from mmcore.proc.meminfo import SysInfo
 from mmcore.trace import Trace
 
 if TYPE_CHECKING:
@@ -91,6 +93,18 @@ class Machine:
         self.alloc_failures: list[tuple[int, list[str]]] = []  # (clock, lines) of warn_alloc()
         self.dmesg: list[str] = []  # what the kernel has printed, a line each
         self.sysctl_lowmem_reserve_ratio: list[int] = [256, 256, 32, 0, 0]
+
+        # arch/x86/mm, mm/memory.c, mm/huge_memory.c, kernel/fork.c
+        self.paging = PagingState()
+        self.init_mm: MmStruct | None = None  # the kernel's own address space
+        self.pgd_list: list[MmStruct] = []  # address spaces that share its upper half
+        self.zero_pfn = 0  # empty_zero_page; see mm/memory.py:init_zero_pfn()
+        self.fault_around_pages = 16
+        self.transparent_hugepage_enabled = "always"  # or "madvise", "never"
+        self.transparent_hugepage_use_zero_page = True
+        self.mthp_enabled: dict[int, str] = {9: "inherit"}  # by order; missing is "never"
+        self.vma_lock_event: dict[str, int] = dict.fromkeys(VMA_LOCK_EVENTS, 0)
+        self.race_points: dict[str, list[Callable[[], None]]] = {}  # scripted concurrent actors
         self._init_boot_state()
 
     def _init_boot_state(self) -> None:
@@ -120,6 +134,9 @@ class Machine:
         # Page tables of the direct mapping and of vmemmap, by (level, index) to physical address.
         self.direct_map_tables: dict[tuple[int, int], int] = {}
         self.vmemmap_tables: dict[tuple[int, int], int | None] = {}
+        self.sysinfo = SysInfo()
+        self.vm_dirty_ratio = 20
+        self.dirty_background_ratio = 10
         self.transparent_hugepage = "always"
         self.khugepaged_thread = False
         self._pfn_starts: list[int] = []

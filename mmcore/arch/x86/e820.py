@@ -10,15 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EINVAL, KernelBug
 from mmcore.mm import memblock as mb
 from mmcore.mm.mm_init import memparse
-
-if TYPE_CHECKING:
-    from mmcore.machine import Machine
 
 ULLONG_MAX = (1 << 64) - 1
 E820_MAX_ENTRIES = 128 + 3 * 1024
@@ -89,11 +85,12 @@ __all__ = [
     "e820__range_add",
     "e820__range_remove",
     "e820__range_update",
-    "e820__reserve_resources_late",
     "e820__update_table",
     "parse_memmap_one",
     "parse_memmap_opt",
     "parse_memopt",
+    "ram_alignment",
+    "ram_buffer",
     "trim_bios_range",
     "validate_e820",
 ]
@@ -493,26 +490,25 @@ def e820__memblock_setup(memblock: mb.Memblock, table: E820Table) -> None:
     mb.memblock_dump_all(memblock)
 
 
-def _ram_alignment(pos: int) -> int:
-    mb_ = pos >> 20
-    return 64 << 10 if not mb_ else 1 << 20 if mb_ < 16 else 64 << 20
+def ram_alignment(pos: int) -> int:
+    """Return the round size up to which the end of RAM is padded: 64 KiB, 1 MiB or 64 MiB.
+
+    Mirrors arch/x86/kernel/e820.c:ram_alignment().
+    """
+    mib = pos >> 20
+    return 64 << 10 if not mib else 1 << 20 if mib < 16 else 64 << 20
 
 
-def e820__reserve_resources_late(m: Machine, table: E820Table) -> list[tuple[int, int]]:
-    """Keep devices away from the gap between the end of RAM and the next round address.
+def ram_buffer(end: int) -> tuple[int, int]:
+    """Return (first, last) address of the gap between RAM's end and the next round address.
 
-    :return: (start, last address) of each such "RAM buffer"
+    Devices must not be placed there: the firmware may have hidden RAM in it.
 
     Mirrors arch/x86/kernel/e820.c:e820__reserve_resources_late().
+    Simplified: gives one gap; the kernel reserves those of all RAM entries.
     """
-    buffers: list[tuple[int, int]] = []
-    for e in table.entries:
-        align = _ram_alignment(e.end)
-        end = ((e.end + align - 1) & -align) - 1
-        if e.type == E820_TYPE_RAM and e.end < end:
-            m.pr_info(f"e820: reserve RAM buffer [mem {e.end:#010x}-{end:#010x}]")
-            buffers.append((e.end, end))
-    return buffers
+    align = ram_alignment(end)
+    return end, (end + align - 1 & -align) - 1
 
 
 def validate_e820(table: E820Table) -> None:

@@ -1,0 +1,1 @@
+"""Tools for real machines: what a report from a real kernel says, and why."""

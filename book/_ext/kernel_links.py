@@ -1,0 +1,56 @@
+"""Kernel citations: ``[`expand()`](kernel:mm/page_alloc.c#expand)`` becomes a link to that line of the stable tree.
+
+Every citation is looked up in the index of the reference source; one that is not there is a warning, and a
+warning fails the build.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import kernelindex
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+
+#: The heading that `show()` prints over an engine function.
+_SHOWN = re.compile(
+    r'(<a class="mm-kernel" href=")[^"]*("><code>(?P<path>[\w./-]+)</code>: <code>(?P<name>\w+)\(\)</code></a>)'
+)
+
+
+def resolve(app: Sphinx, doctree: nodes.document) -> None:
+    """Give the page's kernel links their addresses."""
+    index = kernelindex.load()
+    for node in doctree.findall(nodes.reference):
+        uri = node.get("refuri", "")
+        if not uri.startswith("kernel:"):
+            continue
+        found = kernelindex.CITATION.fullmatch(uri)
+        if found is None:
+            logger.warning("not a kernel citation: %s (kernel:path#name)", uri, location=node)
+            continue
+        path, name = found.group("path"), found.group("name")
+        problem = index.problem(path, name)
+        if problem:
+            logger.warning("kernel citation: %s", problem, location=node)
+        node["refuri"] = index.url(path, name)
+        node["reftitle"] = f"{path}{': ' + name if name else ''}, Linux {index.release}"
+        node["classes"].append("kernel")
+
+    def line(m: re.Match[str]) -> str:
+        return m.group(1) + index.url(m.group("path"), m.group("name")) + m.group(2)
+
+    for node in doctree.findall(nodes.raw):
+        if node.get("format") == "html" and "mm-kernel" in node.astext():
+            text = _SHOWN.sub(line, node.astext())
+            node.rawsource = text
+            node.children = [nodes.Text(text)]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("doctree-read", resolve)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -58,7 +58,10 @@ from mmcore.mm.gfp import (
     __GFP_ZEROTAGS,
     GFP_HIGHUSER_MOVABLE,
     GFP_KERNEL,
+    GFP_MOVABLE_MASK,
+    GFP_MOVABLE_SHIFT,
     GFP_USER,
+    GFP_ZONE_BAD,
     GFP_ZONEMASK,
     gfp_migratetype,
     gfp_zone,
@@ -211,6 +214,11 @@ fallbacks: tuple[tuple[int, int], ...] = (
     (MIGRATE_RECLAIMABLE, MIGRATE_MOVABLE),  # MIGRATE_UNMOVABLE
     (MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE),  # MIGRATE_MOVABLE
     (MIGRATE_UNMOVABLE, MIGRATE_MOVABLE),  # MIGRATE_RECLAIMABLE
+)
+
+#: gfp_zone() of each combination of zone bits, -1 for those that are forbidden.
+GFP_ZONE_TABLE: tuple[int, ...] = tuple(
+    -1 if GFP_ZONE_BAD >> bits & 1 else gfp_zone(bits) for bits in range(GFP_ZONEMASK + 1)
 )
 
 # enum rmqueue_mode
@@ -459,7 +467,10 @@ def __free_one_page(
     mem_map = zone.mem_map
     free_area = zone.free_area
     buddy_pfn = 0
-    account_freepages(zone, 1 << order, migratetype)
+    if migratetype < MIGRATE_PCPTYPES:
+        zone.vm_stat[NR_FREE_PAGES] += 1 << order
+    else:
+        account_freepages(zone, 1 << order, migratetype)
 
     while order < MAX_PAGE_ORDER:
         buddy_pfn = pfn ^ (1 << order)
@@ -809,7 +820,10 @@ def __rmqueue_smallest(zone: Zone, order: int, migratetype: int) -> Page | None:
             trace.emit("model:free_list_del", page.pfn, current_order, migratetype)
         if current_order > order:
             expand(zone, page, order, current_order, migratetype)
-        account_freepages(zone, -(1 << order), migratetype)
+        if migratetype < MIGRATE_PCPTYPES:
+            zone.vm_stat[NR_FREE_PAGES] -= 1 << order
+        else:
+            account_freepages(zone, -(1 << order), migratetype)
         if trace.on:
             refill = pcp_allowed_order(order) and migratetype < MIGRATE_PCPTYPES
             trace.emit("kmem:mm_page_alloc_zone_locked", page.pfn, order, migratetype, int(refill))
@@ -1619,7 +1633,12 @@ def rmqueue_pcplist(
     page = __rmqueue_pcplist(zone, order, migratetype, alloc_flags, pcp, head)
     if page is not None:
         m.vm_event[PGALLOC_DMA + zone.zone_idx] += 1 << order
-        zone_statistics(preferred_zone, zone, 1)
+        if zone is preferred_zone and zone.node == m.cpu_to_node[m.this_cpu]:
+            numa_event = zone.vm_numa_event  # zone_statistics(), its usual case
+            numa_event[NUMA_HIT] += 1
+            numa_event[NUMA_LOCAL] += 1
+        else:
+            zone_statistics(preferred_zone, zone, 1)
     return page
 
 
@@ -1895,19 +1914,6 @@ def _zone_below_mark(
     return result == "watermark"
 
 
-def _zone_above_high(
-    zone: Zone, order: int, alloc_flags: int, highest_zoneidx: int, gfp_mask: int
-) -> bool:
-    """Probe the high watermark; a zone below it is marked, so that frees keep per-CPU lists short."""
-    mark = zone._watermark[WMARK_HIGH] + zone.watermark_boost
-    if zone_watermark_fast(zone, order, mark, highest_zoneidx, alloc_flags, gfp_mask):
-        if zone.machine.trace.on:
-            _trace_zone(zone, WMARK_HIGH, "ok")
-        return True
-    zone.flags |= 1 << ZONE_BELOW_HIGH
-    return False
-
-
 def get_page_from_freelist(
     gfp_mask: int, order: int, alloc_flags: int, ac: AllocContext
 ) -> Page | None:
@@ -1915,7 +1921,7 @@ def get_page_from_freelist(
 
     Mirrors mm/page_alloc.c:get_page_from_freelist().
     """
-    highest_zoneidx = ac.highest_zoneidx
+    hi = ac.highest_zoneidx
     preferred = ac.preferred_zoneref
     while preferred is not None:
         no_fallback = alloc_flags & ALLOC_NOFRAGMENT
@@ -1924,6 +1930,7 @@ def get_page_from_freelist(
         z: Zoneref | None = preferred
         while z is not None:
             zone = z.zone
+            trace = zone.machine.trace
             if ac.spread_dirty_pages and last_pgdat is not zone.zone_pgdat:
                 last_pgdat = zone.zone_pgdat
                 dirty_ok = zone.machine.hooks.node_dirty_ok(last_pgdat)
@@ -1931,25 +1938,27 @@ def get_page_from_freelist(
                 # Locality matters more than avoiding fragmentation: once more, without it.
                 alloc_flags &= ~ALLOC_NOFRAGMENT
                 break
-            if dirty_ok and (
-                # ZONE_BELOW_HIGH clear, and still above the high watermark
-                (
-                    not zone.flags >> ZONE_BELOW_HIGH & 1
-                    and _zone_above_high(zone, order, alloc_flags, highest_zoneidx, gfp_mask)
-                )
-                or not _zone_below_mark(zone, order, alloc_flags, ac, gfp_mask)
-            ):
+            try_this_zone = False
+            if dirty_ok and not zone.flags >> ZONE_BELOW_HIGH & 1:
+                # Probe the high mark; in a zone below it, frees keep per-CPU lists short.
+                mark = zone._watermark[WMARK_HIGH] + zone.watermark_boost
+                try_this_zone = zone_watermark_fast(zone, order, mark, hi, alloc_flags, gfp_mask)
+                if not try_this_zone:
+                    zone.flags |= 1 << ZONE_BELOW_HIGH
+                elif trace.on:
+                    _trace_zone(zone, WMARK_HIGH, "ok")
+            if not try_this_zone and dirty_ok:
+                try_this_zone = not _zone_below_mark(zone, order, alloc_flags, ac, gfp_mask)
+            if try_this_zone:
                 page = rmqueue(preferred.zone, zone, order, gfp_mask, alloc_flags, ac.migratetype)
                 if page is not None:
                     prep_new_page(page, order, gfp_mask, alloc_flags)
                     if alloc_flags & ALLOC_HIGHATOMIC:
                         reserve_highatomic_pageblock(page, order, zone)
                     return page
-                if zone.machine.trace.on:
+                if trace.on:
                     _trace_zone(zone, alloc_flags & ALLOC_WMARK_MASK, "no page")
-            z = z.next
-            if z is not None and (z.zone_idx > highest_zoneidx or ac.nodemask is not None):
-                z = next_zones_zonelist(z, highest_zoneidx, ac.nodemask)
+            z = next_zones_zonelist(z.next, hi, ac.nodemask)
         else:
             if not no_fallback:
                 return None
@@ -1988,13 +1997,24 @@ def prepare_alloc_pages(
 
     Mirrors mm/page_alloc.c:prepare_alloc_pages().
     """
-    ac.highest_zoneidx = highest_zoneidx = gfp_zone(gfp_mask)
+    highest_zoneidx = GFP_ZONE_TABLE[gfp_mask & GFP_ZONEMASK]
+    if highest_zoneidx < 0 or gfp_mask & GFP_MOVABLE_MASK == GFP_MOVABLE_MASK:
+        gfp_zone(gfp_mask), gfp_migratetype(gfp_mask)  # say what is wrong with the flags
+    ac.highest_zoneidx = highest_zoneidx
     which = ZONELIST_NOFALLBACK if gfp_mask & __GFP_THISNODE else ZONELIST_FALLBACK
     ac.zonelist = zonelist = m.node_data[preferred_nid].node_zonelists[which]
     ac.nodemask = nodemask
-    ac.migratetype = gfp_migratetype(gfp_mask, m.page_group_by_mobility_disabled)
+    ac.migratetype = (
+        MIGRATE_UNMOVABLE
+        if m.page_group_by_mobility_disabled
+        else (gfp_mask & GFP_MOVABLE_MASK) >> GFP_MOVABLE_SHIFT
+    )
     ac.spread_dirty_pages = gfp_mask & __GFP_WRITE != 0
-    ac.preferred_zoneref = first_zones_zonelist(zonelist, highest_zoneidx, nodemask)
+    refs = zonelist._zonerefs
+    z = refs[0] if refs else None
+    if z is not None and (z.zone_idx > highest_zoneidx or nodemask is not None):
+        z = next_zones_zonelist(z, highest_zoneidx, nodemask)
+    ac.preferred_zoneref = z
     return True
 
 
@@ -2020,9 +2040,9 @@ def __alloc_pages(
         return None
     gfp &= m.gfp_allowed_mask
     gfp = current_gfp_context(m, gfp)
-    ac = AllocContext()
     if preferred_nid not in m.node_data:
         raise UsageError(f"node {preferred_nid} does not exist; there are {sorted(m.node_data)}")
+    ac = AllocContext()
     if not prepare_alloc_pages(m, gfp, order, preferred_nid, nodemask, ac):
         return None
     z = ac.preferred_zoneref

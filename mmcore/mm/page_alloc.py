@@ -80,6 +80,7 @@ from mmcore.mm.internal import (
     ALLOC_WMARK_LOW,
     ALLOC_WMARK_MASK,
     ALLOC_WMARK_MIN,
+    COMPACT_COMPLETE,
     COMPACT_DEFERRED,
     COMPACT_SKIPPED,
     COMPACT_SUCCESS,
@@ -419,7 +420,7 @@ def get_page_from_free_area(area: FreeArea, migratetype: int) -> Page | None:
 def free_area_empty(area: FreeArea, migratetype: int) -> bool:
     """Tell whether the free list of @migratetype is empty.
 
-    Mirrors include/linux/mmzone.h:free_area_empty().
+    Mirrors mm/internal.h:free_area_empty().
     """
     head = area.free_list[migratetype]
     return head.next is head
@@ -1923,10 +1924,10 @@ def get_page_from_freelist(
     """
     hi = ac.highest_zoneidx
     preferred = ac.preferred_zoneref
+    last_pgdat: PgData | None = None
+    dirty_ok = True
     while preferred is not None:
         no_fallback = alloc_flags & ALLOC_NOFRAGMENT
-        last_pgdat: PgData | None = None
-        dirty_ok = True
         z: Zoneref | None = preferred
         while z is not None:
             zone = z.zone
@@ -2276,6 +2277,14 @@ class SlowPath:
         self.rounds = 0
 
 
+def compact_result_to_feedback(result: int) -> int:
+    """Return what the tracepoint makes of a compact_result: 1 failed, 2 withdrawn, 3 progress.
+
+    Mirrors include/trace/events/mmflags.h:compact_result_to_feedback().
+    """
+    return {COMPACT_COMPLETE: 1, COMPACT_SUCCESS: 3}.get(result, 2)
+
+
 def should_compact_retry(m: Machine, ac: AllocContext, order: int, sp: SlowPath) -> bool:
     """Tell whether compaction deserves another round, adapting its priority.
 
@@ -2306,7 +2315,7 @@ def should_compact_retry(m: Machine, ac: AllocContext, order: int, sp: SlowPath)
             "oom:compact_retry",
             order,
             priority,
-            sp.compact_result,
+            compact_result_to_feedback(sp.compact_result),
             retries,
             max_retries,
             int(ret),

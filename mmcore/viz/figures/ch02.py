@@ -6,18 +6,35 @@ Every frame is drawn from the state of the engine at that moment, or from a capt
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmcore import machine
+from mmcore.errors import UsageError
 from mmcore.lib.list import list_for_each
 from mmcore.mm import page_alloc
+from mmcore.mm.gfp import (
+    GFP_HIGHUSER_MOVABLE,
+    GFP_KERNEL,
+    __GFP_BITS_SHIFT,
+    __GFP_COMP,
+    __GFP_NOWARN,
+    gfp_migratetype,
+    gfp_str,
+    gfp_zone,
+    parse_gfp,
+)
 from mmcore.mm.internal import (
     ALLOC_MIN_RESERVE,
     ALLOC_NO_WATERMARKS,
     ALLOC_NON_BLOCK,
     ALLOC_NOFRAGMENT,
     ALLOC_OOM,
+    COMPACT_COMPLETE,
+    COMPACT_SKIPPED,
+    COMPACT_SUCCESS,
+    PF_MEMALLOC,
 )
 from mmcore.mm.mmzone import (
     MAX_PAGE_ORDER,
@@ -28,7 +45,9 @@ from mmcore.mm.mmzone import (
     NR_PAGE_ORDERS,
     WMARK_LOW,
     WMARK_MIN,
+    ZONE_NAMES,
     Zone,
+    for_each_populated_zone,
     high_wmark_pages,
     low_wmark_pages,
     min_wmark_pages,
@@ -36,13 +55,32 @@ from mmcore.mm.mmzone import (
     promo_wmark_pages,
     wmark_pages,
 )
-from mmcore.mm.page_flags import PG_lru
+from mmcore.mm.page_flags import PG_lru, page_flags_word, page_type_name
 from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.trace import Event
 from mmcore.viz import svg
-from mmcore.viz.explorable import Actions, Bool, Choice, Frame, Int, ParamError, Seed, explorable
+from mmcore.viz.explorable import (
+    Actions,
+    Bool,
+    Choice,
+    Frame,
+    Int,
+    ParamError,
+    Seed,
+    Text,
+    explorable,
+)
 
-__all__ = ["buddy", "fragmentation"]
+__all__ = [
+    "buddy",
+    "fragmentation",
+    "order_heatmap",
+    "page_xray",
+    "pcp",
+    "slowpath",
+    "watermarks",
+    "zonelist",
+]
 
 #: The hue of each migratetype, in the order of ``enum migratetype``.
 HUE = ("unmovable", "movable", "reclaimable", "highatomic", "isolate")
@@ -52,7 +90,7 @@ def _plural(n: int, word: str) -> str:
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
-def _boxes(rects: list[tuple[float, float, float, float]]) -> str:
+def _boxes(rects: Sequence[tuple[float, float, float, float]]) -> str:
     """Return the path of several rectangles (x, y, width, height)."""
     num = svg.num
     return "".join(f"M{num(x)} {num(y)}h{num(w)}v{num(h)}h{num(-w)}z" for x, y, w, h in rects)
@@ -768,3 +806,939 @@ def watermarks(p: Any) -> Iterator[Frame]:
     )
     for where, free, mark in levels:
         yield _watermark_frame(zone, free, top, where, mark)
+
+
+# ---- ch02.zonelist: the walk ---------------------------------------------------------------------
+
+WMARK_NAMES = ("min", "low", "high", "promo")
+
+
+class _Row:
+    """One line of the walk's table."""
+
+    def __init__(
+        self, zone: Zone, wmark: int, free: int, exceed: int, verdict: str, served: bool
+    ) -> None:
+        self.zone, self.wmark, self.free = zone, wmark, free
+        self.exceed, self.verdict, self.served = exceed, verdict, served
+
+    def data(self) -> dict[str, Any]:
+        """Return the line as plain data."""
+        return {
+            "zone": f"{self.zone.node}/{self.zone.name}",
+            "mark": WMARK_NAMES[self.wmark],
+            "free": self.free,
+            "must_exceed": self.exceed,
+            "verdict": self.verdict,
+        }
+
+
+def _keep_free(zone: Zone, pages: int) -> None:
+    """Take blocks from @zone until it has @pages free pages."""
+    for order in reversed(range(NR_PAGE_ORDERS)):
+        while zone.vm_stat[NR_FREE_PAGES] - (1 << order) >= pages:
+            if page_alloc.__rmqueue_smallest(zone, order, MIGRATE_MOVABLE) is None:
+                break
+
+
+def _walk_row(m: Any, event: Event, gfp: int, order: int, slow: bool) -> _Row:
+    """Explain one zone_tried event: what the free pages had to exceed, and why they did not."""
+    f = event.fields
+    zone = m.node_data[f["nid"]].node_zones[f["zone_idx"]]
+    flags = page_alloc.gfp_to_alloc_flags(m, gfp, order) if slow else 0
+    floor = page_alloc._min_with_reserves(
+        f["mark"], flags
+    ) + page_alloc.__zone_watermark_unusable_free(zone, order, flags)
+    exceed = floor + zone.lowmem_reserve[gfp_zone(gfp)]
+    if f["result"] == "ok":
+        verdict = "passes"
+    elif f["result"] == "no page":
+        verdict = "no block of its kind"
+    elif f["result"] != "watermark":
+        verdict = f["result"]
+    elif f["free_pages"] <= floor:
+        verdict = "below the mark"
+    elif f["free_pages"] <= exceed:
+        verdict = "lowmem_reserve"
+    else:
+        verdict = f"no order-{order} block"
+    return _Row(
+        zone, f["wmark"], f["free_pages"], exceed, verdict, f["result"] in ("ok", "ignored")
+    )
+
+
+WALK_ROWS = 8
+
+
+def _walk_frame(
+    rows: list[_Row], head: list[str], caption: str, mark: str, event: Event | None
+) -> Frame:
+    """Return the table with the rows so far."""
+    d = svg.Drawing()
+    for i, line in enumerate(head):
+        d.add(svg.text(0, 13 + 17 * i, line, size=svg.SMALL, bold=i == 0))
+    y = 17 * len(head) + 12
+    columns = (
+        (0, "start", "zone"),
+        (150, "start", "mark"),
+        (250, "end", "free"),
+        (372, "end", "must exceed"),
+        (392, "start", "verdict"),
+    )
+    for x, anchor, name in columns:
+        d.add(svg.text(x, y + 12, name, size=svg.SMALL, ink="muted", anchor=anchor))
+    skipped = max(0, len(rows) - WALK_ROWS)
+    for i, row in enumerate(rows[skipped:]):
+        top = y + 20 + i * 26
+        last = i == len(rows) - skipped - 1
+        d.add(
+            svg.rect(
+                0, top, svg.WIDTH, 23, "lit" if last else "panel", stroke="ink" if last else "faint"
+            )
+        )
+        values = (
+            f"node {row.zone.node} {row.zone.name}",
+            WMARK_NAMES[row.wmark],
+            f"{row.free:,}",
+            f"{row.exceed:,}",
+            row.verdict,
+        )
+        for (x, anchor, _), value in zip(columns, values, strict=True):
+            ink = "wrong" if x == 392 and not row.served else "ink"
+            d.add(
+                svg.text(
+                    x + (6 if x == 0 else 0),
+                    top + 16,
+                    value,
+                    size=svg.SMALL,
+                    anchor=anchor,
+                    ink=ink,
+                )
+            )
+    d.height = y + 24 + WALK_ROWS * 26
+    alt = (
+        svg_plain(caption)
+        + " "
+        + "; ".join(
+            f"{r.zone.name} of node {r.zone.node}: {r.free:,} free against {r.exceed:,}, {r.verdict}"
+            for r in rows[skipped:]
+        )
+    )
+    return Frame(d, caption, alt.strip() + ".", mark, event, [r.data() for r in rows])
+
+
+def _gfp_of(text: str) -> int:
+    """Return the gfp value of a text.
+
+    :raises ParamError: saying what is wrong with it
+    """
+    try:
+        value = parse_gfp(text)
+        if value >> __GFP_BITS_SHIFT:
+            raise UsageError(f"{value:#x} has bits that no gfp flag of this kernel has")
+        gfp_zone(value)
+        gfp_migratetype(value)
+    except UsageError as err:
+        raise ParamError("gfp", str(err)) from None
+    return value
+
+
+@explorable(
+    "ch02.zonelist",
+    title="The walk along a zonelist",
+    key=("lowmem", "served"),
+    params=dict(
+        gfp=Text("0x140dca", limit=200, help="flags by value or by name"),
+        order=Int(0, 0, MAX_PAGE_ORDER),
+        node=Choice(
+            "0",
+            {"0": "node 0: 4 GiB, three zones", "1": "node 1: 1 GiB, zone Normal"},
+            help="where the CPU is",
+        ),
+        normal0=Int(5000, 0, 245000, unit="pages", help="free in Normal of node 0"),
+        dma32=Int(17500, 0, 770000, unit="pages", help="free in DMA32 of node 0"),
+        dma=Int(3840, 0, 3840, unit="pages", help="free in DMA of node 0"),
+        normal1=Int(9000, 0, 258000, unit="pages", help="free in Normal of node 1"),
+    ),
+    help="Which zones does a request try, and what does each answer?",
+)
+def zonelist(p: Any) -> Iterator[Frame]:
+    """A request on a machine with two nodes, zone by zone."""
+    gfp = _gfp_of(p.gfp)
+    m = machine.Machine.boot("5G", nodes=["4G", "1G"])
+    levels = {
+        (0, "Normal"): p.normal0,
+        (0, "DMA32"): p.dma32,
+        (0, "DMA"): p.dma,
+        (1, "Normal"): p.normal1,
+    }
+    for zone in for_each_populated_zone(m):
+        _keep_free(zone, levels[zone.node, zone.name])
+    nid = int(p.node)
+    head = [
+        f"gfp {gfp:#x}, order {p.order}, from node {nid}",
+        gfp_str(gfp),
+        f"highest zone {ZONE_NAMES[gfp_zone(gfp)]}, type {MIGRATETYPE_NAMES[gfp_migratetype(gfp)]}",
+    ]
+    rows: list[_Row] = []
+    with m.trace.record("model:zone_tried", "model:slowpath") as log:
+        page = page_alloc.__alloc_pages(m, gfp, p.order, nid, None)
+    yield _walk_frame(rows, head, "The request, before any zone is asked.", "start", None)
+    slow = False
+    for event in log:
+        if event.name == "model:slowpath":
+            slow = True
+            continue
+        row = _walk_row(m, event, gfp, p.order, slow)
+        rows.append(row)
+        yield _walk_frame(rows, head, _walk_caption(row, slow), _walk_mark(row), event)
+    if page is None:
+        yield _walk_frame(rows, head, "No zone gives a page: the request fails.", "failed", None)
+    else:
+        text = f"Zone {page.zone.name} of node {page.zone.node} gives page {page.pfn:#x}."
+        yield _walk_frame(rows, head, text, "served", None)
+
+
+def _walk_mark(row: _Row) -> str:
+    if row.served:
+        return "passes"
+    return "lowmem" if row.verdict == "lowmem_reserve" else "refused"
+
+
+def _walk_caption(row: _Row, slow: bool) -> str:
+    """Say what happened at one zone."""
+    where = "Slow path" if slow else "Fast path"
+    name = f"{row.zone.name} of node {row.zone.node}"
+    if row.served:
+        return f"{where}: {name} has {row.free:,} free pages, more than {row.exceed:,}. It passes at the {WMARK_NAMES[row.wmark]} mark."
+    why = {
+        "below the mark": f"{row.free:,} free pages are not enough for the {WMARK_NAMES[row.wmark]} mark",
+        "lowmem_reserve": f"its {row.free:,} free pages would do, but `lowmem_reserve` keeps them for requests that cannot go higher",
+        "no block of its kind": "the mark is met, but no free list gives a block",
+    }.get(row.verdict, row.verdict)
+    return f"{where}: {name} refuses: {why}."
+
+
+# ---- ch02.pcp: a CPU's lists over time -----------------------------------------------------------
+
+PLOT_X, PLOT_W = 66, 400
+
+
+class _Plot:
+    """A line chart: one panel with an axis and directly labelled lines."""
+
+    def __init__(self, y: float, h: float, n: int, top: int, unit: str) -> None:
+        self.y, self.h, self.n, self.top = y, h, max(n - 1, 1), max(top, 1)
+        self.items: list[str] = []
+        for value in (0, self.top // 2, self.top):
+            at = self.at(value)
+            self.items.append(svg.line(PLOT_X, at, PLOT_X + PLOT_W, at, "faint"))
+            self.items.append(
+                svg.text(
+                    PLOT_X - 6, at + 4, f"{value:,}", size=svg.SMALL, anchor="end", ink="muted"
+                )
+            )
+        self.items.append(svg.text(0, y - 8, unit, size=svg.SMALL, ink="muted"))
+
+    def at(self, value: float) -> float:
+        """Return the y of a value."""
+        return self.y + self.h * (1 - value / self.top)
+
+    def x(self, i: float) -> float:
+        """Return the x of operation @i."""
+        return PLOT_X + PLOT_W * i / self.n
+
+    def line(self, values: list[int], stroke: str, dash: str | None = None) -> None:
+        """Draw values, one for each operation; what lies on a straight line becomes one segment."""
+        points = [
+            (self.x(i), self.at(v))
+            for i, v in enumerate(values)
+            if i in (0, len(values) - 1) or v - values[i - 1] != values[i + 1] - v
+        ]
+        self.items.append(svg.polyline(points, stroke, width=1.5, dash=dash))
+
+    def labels(self, ends: list[tuple[str, int, str]]) -> None:
+        """Write the lines' names at their right ends, apart from each other: (name, last value, ink)."""
+        ends = sorted(ends, key=lambda e: -e[1])
+        spots = _spread([self.at(v) for _, v, _ in ends], 15, self.y + self.h + 6)
+        for (name, _, ink), spot in zip(ends, spots, strict=True):
+            self.items.append(
+                svg.text(PLOT_X + PLOT_W + 6, spot + 4, name, size=svg.SMALL, ink=ink)
+            )
+
+
+PCP_FIELDS = ("count", "high", "alloc_factor", "free_count")
+
+
+class _PcpRun:
+    """A CPU that allocates and frees single pages, with what its pcp looked like after each operation."""
+
+    def __init__(self, managed: int, cpus: int) -> None:
+        self.zone = machine.bare_zone(managed, cpus=cpus)
+        m = self.zone.machine
+        page_alloc.calculate_min_free_kbytes(m)
+        page_alloc.setup_per_zone_wmarks(m)
+        self.pcp = self.zone.per_cpu_pageset[0]
+        self.held: list[Any] = []
+        self.series: dict[str, list[int]] = {name: [getattr(self.pcp, name)] for name in PCP_FIELDS}
+        self.phases: list[tuple[str, int, int]] = []
+        self.locks = 0
+        m.trace.attach(self._refill, "kmem:mm_page_alloc_zone_locked")
+        self._refilled = 0
+
+    def _refill(self, event: Event) -> None:
+        self._refilled += 1
+
+    def step(self, verb: str) -> bool:
+        """Allocate or free one page."""
+        self._refilled = 0
+        if verb == "alloc":
+            page = page_alloc.alloc_pages(self.zone.machine, GFP_KERNEL, 0)
+            if page is None:
+                return False
+            self.held.append(page)
+        else:
+            release_page(self.held.pop())
+        self.locks += self._refilled > 0
+        for name, values in self.series.items():
+            values.append(getattr(self.pcp, name))
+        return True
+
+
+def release_page(page: Any) -> None:
+    """Drop the last reference to a single page."""
+    page_alloc.__free_pages(page, 0)
+
+
+def _nice(value: int) -> int:
+    """Return a round number at or above @value, for the end of an axis."""
+    unit = int("1" + "0" * max(0, len(str(value)) - 2))
+    return max(2, -(-value // unit) * unit)
+
+
+def _pcp_frame(run: _PcpRun, total: int, caption: str, mark: str) -> Frame:
+    """Return the three panels as far as the run has come."""
+    d = svg.Drawing()
+    s = run.series
+    top = max(max(s["count"]), max(s["high"]), run.pcp.high_min)
+    upper = _Plot(30, 180, total + 1, _nice(top), "pages")
+    middle = _Plot(244, 60, total + 1, _nice(max(max(s["free_count"]), 32)), "pages")
+    lower = _Plot(338, 40, total + 1, 5, "doublings")
+    for verb, start, end in run.phases:
+        for plot in (upper, middle, lower):
+            if verb == "alloc":
+                d.add(svg.rect(plot.x(start), plot.y, plot.x(end) - plot.x(start), plot.h, "panel"))
+        if upper.x(end) - upper.x(start) > 40:
+            x = (upper.x(start) + upper.x(end)) / 2
+            d.add(svg.text(x, 20, verb, size=svg.SMALL, anchor="middle", ink="muted"))
+    upper.line([run.pcp.high_min] * (total + 1), "muted", "4 3")
+    upper.line(s["high"], "accent")
+    upper.line(s["count"], "ink")
+    ends = [
+        ("high_min", run.pcp.high_min, "muted"),
+        ("high", s["high"][-1], "accent"),
+        ("count", s["count"][-1], "ink"),
+    ]
+    upper.labels(ends)
+    middle.line(s["free_count"], "ink")
+    middle.labels([("free_count", s["free_count"][-1], "ink")])
+    lower.line(s["alloc_factor"], "ink")
+    lower.labels([("alloc_factor", s["alloc_factor"][-1], "ink")])
+    d.add(*upper.items, *middle.items, *lower.items)
+    d.add(
+        svg.text(
+            PLOT_X + PLOT_W, 396, f"{total:,} operations", size=svg.SMALL, anchor="end", ink="muted"
+        )
+    )
+    d.height = 402
+    data = {**{k: list(v) for k, v in s.items()}, "batch": run.pcp.batch, "refills": run.locks}
+    return Frame(d, caption, svg_plain(caption), mark, None, data)
+
+
+@explorable(
+    "ch02.pcp",
+    title="Per-CPU lists under load",
+    key=("last",),
+    params=dict(
+        managed=Int(262144, 4096, 1048576, step=1024, unit="pages", help="size of the zone"),
+        cpus=Int(4, 1, 64, help="CPUs of the node; the first one does the work"),
+        script=Actions(
+            "alloc 1500; free 1500; alloc 2400; free 300; alloc 100; free 2200",
+            verbs={"alloc": Int(100, 1, 20000), "free": Int(100, 1, 20000)},
+            limit=24,
+            help="alloc N or free N single pages, in phases",
+        ),
+    ),
+    help="Choose how much is allocated and freed in each phase.",
+)
+def pcp(p: Any) -> Iterator[Frame]:
+    """Allocate and free in phases and watch one CPU's lists."""
+    total = sum(n for _, n in p.script)
+    if total > 60000:
+        raise ParamError("script", f"{total:,} operations; 60,000 are allowed")
+    if total == 0:
+        raise ParamError("script", "has no phase; give for example 'alloc 1000; free 1000'")
+    run = _PcpRun(p.managed, p.cpus)
+    done = 0
+    for i, (verb, n) in enumerate(p.script, 1):
+        if verb == "free" and n > len(run.held):
+            raise ParamError(
+                "script",
+                f"action {i}, 'free {n}': only {len(run.held)} pages are allocated by then",
+            )
+        before = run.locks
+        start = done
+        for _ in range(n):
+            if not run.step(verb):
+                break
+            done += 1
+        run.phases.append((verb, start, done))
+        if done - start < n:
+            yield _pcp_frame(
+                run,
+                total,
+                f"After {done - start:,} of {n:,} allocations the zone is at its min mark.",
+                "last",
+            )
+            return
+        pcp_now = run.pcp
+        trips = (
+            f" {_plural(run.locks - before, 'refill')} from the buddy lists."
+            if verb == "alloc"
+            else ""
+        )
+        text = (
+            f"After {verb} {n:,}: {pcp_now.count:,} pages on the lists, `high` {pcp_now.high:,}, "
+            f"`alloc_factor` {pcp_now.alloc_factor}, `free_count` {pcp_now.free_count:,}.{trips}"
+        )
+        yield _pcp_frame(run, total, text, "last" if i == len(p.script) else "phase")
+
+
+# ---- ch02.order-heatmap: which orders are left ---------------------------------------------------
+
+_FREE_LIST = re.compile(r"Node (\d+) (\w+): ((?:\d+\*\d+kB (?:\(\w+\) )?)+)= (\d+)kB")
+
+
+def captured_free_lists(text: str, zone: str) -> list[list[int]]:
+    """Return the blocks per order of each free-list line of @zone in a kernel log."""
+    rows = []
+    for _, name, blocks, _ in _FREE_LIST.findall(text):
+        if name == zone:
+            rows.append([int(n) for n in re.findall(r"(\d+)\*\d+kB", blocks)])
+    return rows
+
+
+def exhausted_machine(size: str, kills: int, share: float, seed: int) -> list[list[int]]:
+    """Fill a machine with user pages until a request fails, let a "task" go, and again.
+
+    :return: blocks per order of zone DMA32 at each failure
+    """
+    m = machine.Machine.boot(size)
+    m.watermark_boost_factor = 0
+    rng = random.Random(seed)
+    zone = next(z for z in for_each_populated_zone(m) if z.name == "DMA32")
+    held: list[Any] = []
+    rows = []
+    for _ in range(kills):
+        while (
+            page := page_alloc.alloc_pages(m, GFP_HIGHUSER_MOVABLE | __GFP_NOWARN, 0)
+        ) is not None:
+            held.append(page)
+        rows.append([area.nr_free for area in zone.free_area])
+        start = rng.randrange(len(held))
+        gone = [held[(start + i) % len(held)] for i in range(int(len(held) * share))]
+        kept = set(map(id, gone))
+        held = [page for page in held if id(page) not in kept]
+        for page in gone:
+            release_page(page)
+    return rows
+
+
+HEAT_W, HEAT_H = 23.5, 19
+
+
+def _heat(rows: list[list[int]], x: float, y: float) -> list[str]:
+    """Draw one table: a row per moment, a column per order, a bar for the order's share of free memory."""
+    bars, items = [], []
+    for order in range(NR_PAGE_ORDERS):
+        items.append(
+            svg.text(
+                x + (order + 0.5) * HEAT_W,
+                y - 5,
+                order,
+                size=svg.SMALL,
+                anchor="middle",
+                ink="muted",
+            )
+        )
+    for i, row in enumerate(rows):
+        top = y + i * HEAT_H
+        total = sum(n << order for order, n in enumerate(row)) or 1
+        for order, n in enumerate(row):
+            h = (HEAT_H - 3) * (n << order) / total
+            left = x + order * HEAT_W
+            if n:
+                bars.append((left + 1, top + HEAT_H - 2 - max(h, 1), HEAT_W - 2, max(h, 1)))
+            label = f"{n}" if n < 1000 else f"{n // 1000}k"
+            items.append(
+                svg.text(
+                    left + HEAT_W / 2,
+                    top + 13,
+                    label if n else "·",
+                    size=svg.SMALL,
+                    anchor="middle",
+                    ink="ink" if n else "muted",
+                )
+            )
+    frame = svg.rect(x, y, HEAT_W * NR_PAGE_ORDERS, HEAT_H * len(rows), stroke="faint")
+    return [frame, svg.path(_boxes(bars), "free"), *items]
+
+
+@explorable(
+    "ch02.order-heatmap",
+    title="What is left when memory is exhausted",
+    params=dict(
+        capture=Text("n1-256m/oom", limit=100, help="a recorded log with free-list lines"),
+        share=Int(12, 1, 60, unit="%", help="model: how much of user memory goes with each kill"),
+        seed=Seed(3),
+    ),
+    help="Blocks per order, kernel and model, each time a request had failed.",
+)
+def order_heatmap(p: Any) -> Iterator[Frame]:
+    """Captured free lists under exhaustion beside the model's."""
+    from mmcore.proc import capture
+
+    recorded = capture.load(p.capture)
+    kernel = captured_free_lists("\n".join(recorded[name] for name in recorded), "DMA32")
+    if not kernel:
+        raise ParamError("capture", f"{p.capture} has no free-list line of zone DMA32")
+    kernel = kernel[:18]
+    size = recorded.header.get("topology_spec", {}).get("mem", "256M")
+    model = exhausted_machine(size, len(kernel), p.share / 100, p.seed)
+    d = svg.Drawing()
+    right = svg.WIDTH - HEAT_W * NR_PAGE_ORDERS
+    d.add(
+        svg.text(0, 13, "Linux 6.12, zone DMA32", bold=True),
+        svg.text(right, 13, "model, zone DMA32", bold=True),
+    )
+    d.add(*_heat(kernel, 0, 38), *_heat(model, right, 38))
+    d.height = 44 + HEAT_H * len(kernel)
+
+    def largest(rows: list[list[int]]) -> int:
+        return max(order for row in rows for order, n in enumerate(row) if n)
+
+    text = (
+        f"{len(kernel)} failures each, oldest at the top; numbers are blocks, a bar is the order's share of the free "
+        f"memory. The largest block ever left is of order {largest(kernel)} in the kernel, {largest(model)} in the model."
+    )
+    yield Frame(d, text, text, "all", None, {"kernel": kernel, "model": model})
+
+
+# ---- ch02.page: the 64 bytes ---------------------------------------------------------------------
+
+Word = tuple[int, int, str, str]  # offset, size, field, value
+
+
+def _free_words() -> list[Word]:
+    """Read the words of the first page of a free block off the engine."""
+    zone = machine.bare_zone(4096)
+    page = next(list_for_each(zone.free_area[MAX_PAGE_ORDER].free_list[MIGRATE_MOVABLE]))
+    return [
+        (0, 8, "flags", f"{page_flags_word(page):#018x}"),
+        (8, 8, "buddy_list.next", f"page of pfn {page.next.pfn}"),
+        (16, 8, "buddy_list.prev", "head of the free list"),
+        (24, 8, "", ""),
+        (32, 8, "", ""),
+        (40, 8, "private", f"order: {page.private}"),
+        (48, 4, "page_type", f"{page.page_type:#010x} ({page_type_name(page.page_type)})"),
+        (52, 4, "_refcount", f"{page._refcount}"),
+        (56, 8, "memcg_data", "0"),
+    ]
+
+
+def _tail_words() -> list[Word]:
+    """Read the words of the first tail of a large folio off the engine."""
+    zone = machine.bare_zone(4096)
+    m = zone.machine
+    head = page_alloc.alloc_pages(m, GFP_KERNEL | __GFP_COMP, 4)
+    assert head is not None and head.folio is not None
+    folio = head.folio
+    return [
+        (0, 8, "flags", f"_flags_1: order {folio._folio_order} in the low byte"),
+        (8, 8, "compound_head", f"page of pfn {head.pfn}, plus 1"),
+        (16, 4, "_large_mapcount", f"{folio._large_mapcount}"),
+        (20, 4, "_entire_mapcount", f"{folio._entire_mapcount}"),
+        (24, 4, "_nr_pages_mapped", f"{folio._nr_pages_mapped}"),
+        (28, 4, "_pincount", f"{folio._pincount}"),
+        (32, 4, "_folio_nr_pages", f"{folio._folio_nr_pages}"),
+        (36, 4, "", ""),
+        (40, 8, "", ""),
+        (48, 4, "_mapcount", "-1"),
+        (52, 4, "_refcount", "0"),
+        (56, 8, "", ""),
+    ]
+
+
+_LRU: list[Word] = [
+    (0, 8, "flags", "PG_*, node, zone"),
+    (8, 8, "lru.next", "LRU list"),
+    (16, 8, "lru.prev", "LRU list"),
+]
+
+
+def _end(typed: str, value: str, refs: str, memcg: str, name: str = "memcg_data") -> list[Word]:
+    return [(48, 4, typed, value), (52, 4, "_refcount", refs), (56, 8, name, memcg)]
+
+
+PAGE_STATES: dict[str, tuple[str, str, list[Word]]] = {
+    "pcp": (
+        "on a per-CPU list",
+        "movable",
+        [
+            (0, 8, "flags", "node, zone"),
+            (8, 8, "pcp_list.next", "pcp list"),
+            (16, 8, "pcp_list.prev", "pcp list"),
+            (24, 8, "", ""),
+            (32, 8, "", ""),
+            (40, 8, "", ""),
+            *_end("_mapcount", "-1", "0", "0"),
+        ],
+    ),
+    "anon": (
+        "anonymous memory",
+        "anon",
+        [
+            *_LRU,
+            (24, 8, "mapping", "anon_vma, bit 0 set"),
+            (32, 8, "index", "page number in the VMA"),
+            (40, 8, "private", "swap entry, if in the swap cache"),
+            *_end("_mapcount", "mappings - 1", "references", "memory cgroup"),
+        ],
+    ),
+    "file": (
+        "page cache",
+        "file",
+        [
+            *_LRU,
+            (24, 8, "mapping", "address_space of the file"),
+            (32, 8, "index", "page number in the file"),
+            (40, 8, "private", "buffers of the file system"),
+            *_end("_mapcount", "mappings - 1", "references", "memory cgroup"),
+        ],
+    ),
+    "slab": (
+        "slab (struct slab)",
+        "unmovable",
+        [
+            (0, 8, "flags", "PG_*, node, zone"),
+            (8, 8, "slab_cache", "its kmem_cache"),
+            (16, 8, "slab_list.next", "or next partial slab"),
+            (24, 8, "slab_list.prev", "or how many are left"),
+            (32, 8, "freelist", "first free object"),
+            (40, 8, "counters", "inuse 16, objects 15, frozen 1 bits"),
+            *_end("page_type", "0xf5...... (slab)", "1", "accounting of its objects", "obj_exts"),
+        ],
+    ),
+    "table": (
+        "page table (struct ptdesc)",
+        "unmovable",
+        [
+            (0, 8, "flags", "PG_*, node, zone"),
+            (8, 8, "pt_list / pt_rcu_head", ""),
+            (16, 8, "pmd_huge_pte", "spare table of a huge page"),
+            (24, 8, "", ""),
+            (32, 8, "pt_mm", "mm, in a top-level table"),
+            (40, 8, "ptl", "the table's lock"),
+            *_end("page_type", "0xf2...... (table)", "1", "memory cgroup", "pt_memcg_data"),
+        ],
+    ),
+}
+PAGE_NAMES = {
+    "free": "first page of a free block",
+    **{name: state[0] for name, state in PAGE_STATES.items()},
+    "tail": "first tail page of a folio",
+}
+BYTE_W, WORD_H, WORD_X = 63, 34, 44
+
+
+def _page_frame(state: str) -> Frame:
+    """Return the eight words of a page in one state."""
+    if state == "free":
+        hue, words = "free", _free_words()
+    elif state == "tail":
+        hue, words = "used", _tail_words()
+    else:
+        _, hue, words = PAGE_STATES[state]
+    d = svg.Drawing()
+    name = PAGE_NAMES[state]
+    d.add(svg.text(0, 14, f"struct page: {name}", bold=True))
+    for i in range(8):
+        d.add(
+            svg.text(
+                WORD_X - 8,
+                26 + i * WORD_H + 21,
+                f"{i * 8}",
+                size=svg.SMALL,
+                anchor="end",
+                ink="muted",
+            )
+        )
+    for offset, size, word, value in words:
+        x = WORD_X + offset % 8 * BYTE_W
+        y, w = 26 + offset // 8 * WORD_H, size * BYTE_W
+        if not word:
+            d.add(svg.rect(x, y, w, WORD_H - 3, stroke="muted", dash="4 3"))
+            continue
+        typed = (
+            word in ("page_type", "buddy_list.next", "buddy_list.prev", "private")
+            and state == "free"
+        )
+        fill = hue if typed or (offset >= 8 and offset < 52 and state != "free") else "panel"
+        d.add(svg.rect(x, y, w, WORD_H - 3, fill, stroke="muted"))
+        narrow = svg.text_width(f"{word}  {value}", svg.SMALL) > w - 12
+        d.add(svg.text(x + 6, y + (13 if narrow else 20), word, size=svg.SMALL, bold=True, on=fill))
+        if value and narrow:
+            d.add(svg.text(x + 6, y + 27, value, size=svg.SMALL, on=fill))
+        elif value:
+            d.add(svg.text(x + w - 6, y + 20, value, size=svg.SMALL, on=fill, anchor="end"))
+    d.height = 26 + 8 * WORD_H + 2
+    used = [word for _, _, word, _ in words if word]
+    caption = f"As {name}: {', '.join(f'`{w}`' for w in used)}."
+    return Frame(d, caption, svg_plain(caption), state, None, [list(w) for w in words])
+
+
+@explorable(
+    "ch02.page",
+    title="struct page: one union, many meanings",
+    key=("free", "anon", "slab", "tail"),
+    params=dict(state=Choice("free", PAGE_NAMES, help="what the page is now")),
+    help="Step through the states, or choose the one to begin with.",
+)
+def page_xray(p: Any) -> Iterator[Frame]:
+    """The words of a page in each state, the chosen one first."""
+    states = list(PAGE_NAMES)
+    at = states.index(p.state)
+    for state in states[at:] + states[:at]:
+        yield _page_frame(state)
+
+
+# ---- ch02.slowpath: the stations -----------------------------------------------------------------
+
+STATIONS: tuple[tuple[str, str], ...] = (
+    ("gfp_to_alloc_flags", "which mark, which reserves"),
+    ("wake_kswapd", "in every node of the list"),
+    ("freelist", "walk the zonelist"),
+    ("retry", "a round begins"),
+    ("direct_reclaim", "free pages oneself"),
+    ("direct_compact", "move pages together"),
+    ("should_reclaim_retry", "whether to try again"),
+    ("should_compact_retry", "after progress only"),
+    ("may_oom", "the OOM killer"),
+    ("nopage", "no way on"),
+    ("nofail", "the caller cannot fail"),
+    ("got_pg", "a page"),
+    ("warn_alloc", "a report, and NULL"),
+)
+
+
+class _Task:
+    """A task as the allocator sees it."""
+
+    def __init__(self, flags: int) -> None:
+        self.flags, self.comm, self.pid = flags, "app", 100
+
+
+class _Scenario:
+    """A small zone in trouble, and what reclaim, compaction and the OOM killer can do about it."""
+
+    def __init__(self, p: Any) -> None:
+        self.p = p
+        self.zone = machine.bare_zone(16384)
+        m = self.machine = self.zone.machine
+        m.min_free_kbytes = 2048
+        page_alloc.setup_per_zone_wmarks(m)
+        m.watermark_boost_factor = 0
+        self.held: list[Any] = []
+        if p.memory == "fragmented":
+            self.held = [_smallest(self.zone, 2) for _ in range(16384 // 4)]
+            for page in self.held[::2]:
+                _give(page, 2)
+            self.held = self.held[1::2]
+        else:
+            low = min_wmark_pages(self.zone) * 45 // 100
+            while self.zone.vm_stat[NR_FREE_PAGES] - 4 >= low:
+                self.held.append(_smallest(self.zone, 2))
+        m.current = _Task(PF_MEMALLOC if p.task == "memalloc" else 0)
+        m.hooks.try_to_free_pages = self.reclaim
+        m.hooks.try_to_compact_pages = self.compact
+        m.hooks.out_of_memory = self.oom
+        m.hooks.tsk_is_oom_victim = lambda task: p.task == "victim"
+
+    def release(self, blocks: int) -> None:
+        """Give back the newest blocks in use, which lie side by side."""
+        for _ in range(min(blocks, len(self.held))):
+            _give(self.held.pop(), 2)
+
+    def reclaim(self, m: Any, zonelist: Any, order: int, gfp_mask: int, nodemask: Any) -> int:
+        """Stand in for direct reclaim."""
+        if self.p.reclaim == "enough":
+            self.release(512)
+            return 2048
+        return 32 if self.p.reclaim == "some" else 0
+
+    def compact(
+        self, m: Any, gfp_mask: int, order: int, alloc_flags: int, ac: Any, prio: int
+    ) -> tuple[int, None]:
+        """Stand in for compaction: on success the used blocks of one 4 MiB range move elsewhere."""
+        if self.p.compaction == "skipped":
+            return COMPACT_SKIPPED, None
+        if self.p.compaction == "fails":
+            return COMPACT_COMPLETE, None
+        start = self.held[-1].pfn & -1024
+        moving = [page for page in self.held if page.pfn >= start]
+        self.held = [page for page in self.held if page.pfn < start]
+        for page in moving:
+            _give(page, 2)
+        for _ in moving:
+            self.held.insert(0, _smallest(self.zone, 2))
+        return COMPACT_SUCCESS, None
+
+    def oom(self, m: Any, oc: Any) -> bool:
+        """Stand in for the OOM killer."""
+        if self.p.oom == "kills":
+            self.release(512)
+            return True
+        return False
+
+
+def _smallest(zone: Zone, order: int) -> Any:
+    return page_alloc.__rmqueue_smallest(zone, order, MIGRATE_MOVABLE)
+
+
+def _give(page: Any, order: int) -> None:
+    page_alloc.__free_one_page(
+        page, page.pfn, page.zone, order, MIGRATE_MOVABLE, page_alloc.FPI_NONE
+    )
+
+
+def _slowpath_frame(
+    visited: list[str], head: str, caption: str, mark: str, event: Event | None
+) -> Frame:
+    """Return the stations, those visited so far lit and numbered."""
+    d = svg.Drawing()
+    d.add(svg.text(0, 14, head, bold=True))
+    index = {name: i for i, (name, _) in enumerate(STATIONS)}
+    now = visited[-1] if visited else ""
+    x, w, h = 60, 330, 26
+    for i, (name, what) in enumerate(STATIONS):
+        top = 28 + i * (h + 6)
+        lit = name in visited
+        end = name in ("got_pg", "warn_alloc")
+        d.add(
+            svg.rect(
+                x,
+                top,
+                w,
+                h,
+                "lit" if lit else "panel",
+                stroke="ink" if lit else "faint",
+                width=2 if name == now else 1,
+                rx=12 if end else 2,
+            )
+        )
+        d.add(
+            svg.text(
+                x + 9, top + 17.5, name, size=svg.SMALL, bold=lit, on="lit" if lit else "panel"
+            )
+        )
+        d.add(
+            svg.text(
+                x + w - 9,
+                top + 17.5,
+                what,
+                size=svg.SMALL,
+                anchor="end",
+                on="lit" if lit else "panel",
+            )
+        )
+        turns = [str(n) for n, v in enumerate(visited, 1) if v == name]
+        shown = ", ".join(turns) if len(turns) <= 8 else ", ".join(turns[:3]) + " ... " + turns[-1]
+        if turns:
+            d.add(
+                svg.text(
+                    x + w + 10, top + 17.5, shown, size=svg.SMALL, ink="accent", bold=name == now
+                )
+            )
+    if len(visited) > 1 and visited[-2] != now:
+        a, b = (28 + index[v] * (h + 6) + h / 2 for v in visited[-2:])
+        reach = 14 + 3.2 * abs(index[now] - index[visited[-2]])
+        d.add(svg.arrow([(x, a), (x - reach, a), (x - reach, b), (x - 1, b)], "accent", width=2))
+    d.height = 30 + len(STATIONS) * (h + 6)
+    alt = f"{svg_plain(caption)} Stations so far: {', '.join(visited) or 'none'}."
+    return Frame(d, caption, alt, mark, event, list(visited))
+
+
+@explorable(
+    "ch02.slowpath",
+    title="The slow path of an allocation",
+    key=("got_pg", "warn_alloc"),
+    params=dict(
+        gfp=Text("GFP_KERNEL", limit=200, help="flags by value or by name"),
+        order=Int(3, 0, MAX_PAGE_ORDER),
+        memory=Choice(
+            "fragmented",
+            {"fragmented": "half free, in blocks of order 2", "low": "free memory at 45 % of min"},
+        ),
+        reclaim=Choice(
+            "some",
+            {
+                "nothing": "frees nothing",
+                "some": "frees pages, but others take them",
+                "enough": "frees 8 MiB",
+            },
+        ),
+        compaction=Choice(
+            "fails",
+            {"skipped": "is skipped", "fails": "runs and fails", "succeeds": "makes a free block"},
+        ),
+        oom=Choice("none", {"none": "finds no victim", "kills": "kills, 8 MiB come free"}),
+        task=Choice(
+            "ordinary",
+            {
+                "ordinary": "ordinary task",
+                "memalloc": "PF_MEMALLOC: is reclaiming itself",
+                "victim": "chosen by the OOM killer",
+            },
+        ),
+    ),
+    help="Which flag, and which failure, ends the request?",
+)
+def slowpath(p: Any) -> Iterator[Frame]:
+    """One request through the slow path."""
+    gfp = _gfp_of(p.gfp)
+    scene = _Scenario(p)
+    head = f"{gfp_str(gfp)}, order {p.order}"
+    if svg.text_width(head) > svg.WIDTH:
+        head = f"gfp {gfp:#x}, order {p.order}"
+    free = scene.zone.vm_stat[NR_FREE_PAGES]
+    with scene.machine.trace.record("model:slowpath") as log:
+        page = page_alloc.alloc_pages(scene.machine, gfp, p.order)
+    yield _slowpath_frame(
+        [], head, f"The fast path looks at the low mark. Free now: {free:,} pages.", "start", None
+    )
+    if not log:
+        yield _slowpath_frame(
+            [], head, "The fast path succeeded: the slow path is not entered.", "fast", None
+        )
+        return
+    visited: list[str] = []
+    text = {name: what for name, what in STATIONS}
+    for event in log:
+        step = event.fields["step"]
+        visited.append(step)
+        caption = f"Step {len(visited)}: `{step}`, {text[step]}."
+        if step == "got_pg" and page is not None:
+            caption = f"Step {len(visited)}: the request gets page {page.pfn}."
+        elif step == "warn_alloc":
+            caption = f"Step {len(visited)}: the request fails; without `__GFP_NOWARN` the kernel prints a report."
+        yield _slowpath_frame(visited, head, caption, step, event)

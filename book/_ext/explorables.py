@@ -92,7 +92,8 @@ class KeyFrames(SphinxPostTransform):
             shown = self._image(file.parent, svg, alt, image)
             shown["width"] = f"{min(100, round(100 * size * box[2] / TEXT_WIDTH))}%"
             words = nodes.paragraph(caption, "", *caption_nodes(caption), classes=["mm-caption"])
-            new.append([shown, words] if caption else [shown])
+            gap: list[nodes.Node] = [nodes.raw("", r"\medskip", format="latex")] if new else []
+            new.append([*gap, shown, words] if caption else [*gap, shown])
         parent = image.parent
         fits = sum(b[3] * size + CAPTION_HEIGHT for b in boxes) <= PAGE_HEIGHT
         if isinstance(parent, nodes.figure) and not fits and len(new) > 1:

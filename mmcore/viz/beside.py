@@ -11,7 +11,7 @@ from mmcore.viz.svg import esc
 
 __all__ = ["Comparison", "beside"]
 
-_INTEGER = re.compile(r"(?<![\w.])-?\d+(?![\w.])")
+_INTEGER = re.compile(r"(?<!\w)0x[0-9a-fA-F]+\b|(?<![\w.])-?\d+(?!\d|\.\d)")
 
 Row = tuple[str, Any, Any]
 
@@ -70,15 +70,23 @@ class Comparison:
         counts = [_count(m, k) for _, m, k in self.rows]
         self.equal = sum(c[0] for c in counts)
         self.total = sum(c[1] for c in counts)
-        self.differences = [row for row, c in zip(self.rows, counts, strict=True) if c[0] != c[1]]
+        self.differences = [
+            row
+            for row, c in zip(self.rows, counts, strict=True)
+            if c[0] != c[1] or _plain(row[1]).split() != _plain(row[2]).split()
+        ]
 
     @property
     def verdict(self) -> str:
         """The result in words: "412 of 412 integers equal"."""
-        return f"{self.equal} of {self.total} {self.unit} equal"
+        text = f"{self.equal} of {self.total} {self.unit} equal"
+        if self.equal == self.total and self.differences:
+            n = len(self.differences)
+            text += f"; {n} {'rows differ' if n > 1 else 'row differs'} in words"
+        return text
 
     def __bool__(self) -> bool:
-        return self.equal == self.total
+        return not self.differences
 
     def _shown(self) -> list[Row]:
         return self.differences if self._only else self.rows

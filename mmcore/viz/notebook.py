@@ -67,12 +67,14 @@ class Explore:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         if building_book():
             return {"text/html": self.html(), "image/svg+xml": self.svg()}
-        widget = self.widget()
-        if widget is not None:
-            return widget._repr_mimebundle_(include=include, exclude=exclude)
         # Notebook pages have neither the book's style sheet nor its script; the output brings its own.
         own = f"<style>{player.style()}</style>{self.html()}<script>{player.script()}</script>"
-        return {"text/html": own, "image/svg+xml": self.svg(), "text/plain": repr(self)}
+        bundle: dict[str, Any] = {"text/html": own, "text/plain": repr(self)}
+        widget = self.widget()
+        if widget is None:
+            return bundle | {"image/svg+xml": self.svg()}
+        shown = widget._repr_mimebundle_(include=include, exclude=exclude)
+        return bundle | {k: v for k, v in shown.items() if k != "text/plain"}
 
     def __repr__(self) -> str:
         shown = self.rendering.values

@@ -1,0 +1,96 @@
+"""check(): right, or the first step that differs and what the engine has there."""
+
+import json
+
+import pytest
+
+from mmcore.errors import UsageError
+from mmcore.viz import check, exercise
+
+
+@exercise("testc.lists")
+def lists(last=10):
+    return [("free 8", {0: [8]}), ("free 9", {1: [8]}), (f"free {last}", {2: [8]})]
+
+
+@exercise("testc.one")
+def one():
+    return [("error code", 7)]
+
+
+@exercise("testc.near", compare=lambda expected, given: abs(expected - float(given)) < 0.5)
+def near():
+    return [("pages", 12.25), ("more", 3)]
+
+
+RIGHT = [{0: [8]}, {1: [8]}, {2: [8]}]
+
+
+def test_right():
+    verdict = check("testc.lists", RIGHT)
+    assert verdict and verdict.text == "Right, all 3 steps." and verdict.step == 0
+
+
+def test_the_first_wrong_step_is_named():
+    verdict = check("testc.lists", [{0: [8]}, {1: [9]}, {}])
+    assert not verdict and verdict.step == 2 and verdict.label == "free 9"
+    assert (
+        verdict.text
+        == "Step 1 is right. Step 2, free 9: you have {1: [9]}; the engine has {1: [8]}."
+    )
+
+
+@pytest.mark.parametrize(
+    "answer, step, says",
+    [
+        ([], 1, "Right so far, 0 of 3 steps. Next is free 8."),
+        (RIGHT[:2], 3, "Right so far, 2 of 3 steps. Next is free 10."),
+        (RIGHT + [{}], 4, "All 3 steps are right, but your answer has 4."),
+        (None, 1, "you have None"),
+        ("<script>", 1, "you have <script>"),
+        (42, 1, "you have 42"),
+    ],
+)
+def test_answers_of_any_shape(answer, step, says):
+    verdict = check("testc.lists", answer)
+    assert not verdict and verdict.step == step and says in verdict.text
+    assert "<script>" not in verdict.html()
+
+
+def test_parameters_reach_the_exercise():
+    assert "free 12" in check("testc.lists", RIGHT[:2], last=12).text
+
+
+@pytest.mark.parametrize("answer", [7, "7", "0x7", [7], (7,)])
+def test_one_step_takes_a_bare_value(answer):
+    assert check("testc.one", answer).text == "Right."
+
+
+@pytest.mark.parametrize("answer", [8, "seven", [7, 7], [], True, {}, None])
+def test_one_step_refuses(answer):
+    assert not check("testc.one", answer)
+
+
+def test_lists_and_tuples_and_keys_as_text_are_the_same():
+    assert check("testc.lists", ({"0": (8,)}, {1: [8]}, {2: ["8"]}))
+
+
+def test_answers_by_label():
+    assert check("testc.lists", {"free 8": {0: [8]}, "free 9": {1: [8]}, "free 10": {2: [8]}})
+
+
+def test_an_exercise_may_compare_in_its_own_way():
+    assert check("testc.near", [12, "3.2"])
+    assert check("testc.near", [12, "x"]).step == 2
+
+
+def test_a_verdict_survives_json():
+    data = check("testc.lists", [{0: (8,)}, 3]).to_dict()
+    assert json.loads(json.dumps(data)) == data and data["step"] == 2
+
+
+def test_an_unknown_exercise_is_refused():
+    with pytest.raises(UsageError, match="no exercise 'testc.lost'; there are: .*testc.lists"):
+        check("testc.lost", 1)
+    with pytest.raises(UsageError, match="needs the form"):
+        exercise("Nope")

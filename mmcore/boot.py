@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Union
 
 from mmcore.arch.x86 import e820, setup
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from mmcore.machine import Machine
 
 __all__ = [
+    "BootPlan",
     "MemoryMap",
     "Nodes",
     "check_range",
+    "default_plan",
+    "do_initcalls",
+    "free_kernel_memory",
     "make_bare_zone",
     "parse_cpulist",
     "parse_size",
@@ -379,14 +384,55 @@ def mm_core_init(m: Machine) -> None:
     m.memblock.slab_is_available = True
 
 
-def free_kernel_memory(m: Machine, start: int, end: int, what: str) -> None:
-    """Give back memory of the booted kernel's image, and print the size."""
-    pages = mm_init.free_reserved_range(m, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+@dataclass(slots=True, eq=False)
+class BootPlan:
+    """What a boot takes from a record instead of computing it.
+
+    :ivar memblock: gives what memblock holds when it hands over, from a memblock=debug log
+    :ivar early_frees: (what, first pfn, pages) given back before the "Memory:" line
+    :ivar late_frees: those given back after watermarks were computed
+    :ivar fix_managed: sets the managed pages that are known from elsewhere, before watermarks
+    """
+
+    memblock: Callable[[Machine], mb.Memblock] | None = None
+    early_frees: list[tuple[str, int, int]] = field(default_factory=list)
+    late_frees: list[tuple[str, int, int]] = field(default_factory=list)
+    fix_managed: Callable[[Machine], None] | None = None
+
+
+def default_plan(m: Machine) -> BootPlan:
+    """Return what the reference kernel gives back when it has booted."""
+    image = m.kernel_image
+    ranges = [
+        ("SMP alternatives", image.smp_locks),
+        ("unused decrypted", image.decrypted),
+        ("unused kernel image (initmem)", image.initmem),
+        ("unused kernel image (rodata/data gap)", image.rodata_gap),
+    ]
+    if m.boot_params.initrd is not None:
+        start, end = m.boot_params.initrd
+        ranges.insert(1, ("initrd", (start, end + PAGE_SIZE - 1 & -PAGE_SIZE)))
+    frees = [
+        (what, start >> PAGE_SHIFT, end - start >> PAGE_SHIFT)
+        for what, (start, end) in ranges
+        if end > start
+    ]
+    early = [f for f in frees if f[0] == "SMP alternatives"]
+    return BootPlan(early_frees=early, late_frees=[f for f in frees if f not in early])
+
+
+def free_kernel_memory(m: Machine, what: str, start_pfn: int, pages: int) -> None:
+    """Give back memory that only booting needed, and print the size.
+
+    Mirrors mm/page_alloc.c:free_reserved_area().
+    Simplified: no poison.
+    """
+    mm_init.free_reserved_range(m, start_pfn, start_pfn + pages)
     if pages:
         m.pr_info(f"Freeing {what} memory: {pages << (PAGE_SHIFT - 10)}K")
 
 
-def start_kernel(m: Machine) -> None:
+def start_kernel(m: Machine, plan: BootPlan | None = None) -> None:
     """Boot: from the firmware's map to a kernel that has given back its init memory.
 
     Mirrors init/main.c:start_kernel().
@@ -398,21 +444,22 @@ def start_kernel(m: Machine) -> None:
         m.node_set_state(nid, "N_CPU")
     _set_node_distance(m)
     setup.early_allocations(m)
+    plan = plan or default_plan(m)
+    if plan.memblock is not None:
+        m.memblock = plan.memblock(m)
     mm_core_init(m)
     page_alloc.setup_per_cpu_pageset(m)
     m.node_to_cpumask_ready = True
     m.num_online_cpus = m.cpus
-    image = m.kernel_image
-    free_kernel_memory(m, *image.smp_locks, "SMP alternatives")
+    for free in plan.early_frees:
+        free_kernel_memory(m, *free)
     m.gfp_allowed_mask = __GFP_BITS_MASK
     mm_init.page_alloc_init_late(m)
+    if plan.fix_managed is not None:
+        plan.fix_managed(m)
     do_initcalls(m)
-    if m.boot_params.initrd is not None:
-        start, end = m.boot_params.initrd
-        free_kernel_memory(m, start, (end + PAGE_SIZE - 1) & -PAGE_SIZE, "initrd")
-    free_kernel_memory(m, *image.decrypted, "unused decrypted")
-    free_kernel_memory(m, *image.initmem, "unused kernel image (initmem)")
-    free_kernel_memory(m, *image.rodata_gap, "unused kernel image (rodata/data gap)")
+    for free in plan.late_frees:
+        free_kernel_memory(m, *free)
 
 
 def do_initcalls(m: Machine) -> None:

@@ -30,7 +30,12 @@ from mmcore.proc.meminfo import SysInfo
 from mmcore.trace import Trace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mmcore.mm.mmzone import PgData
+    from mmcore.proc.capture import Capture
+    from mmcore.proc.memblock_log import Replay
+    from mmcore.proc.zoneinfo import ZoneInfo
 
 __all__ = ["Machine", "bare_zone"]
 
@@ -139,6 +144,11 @@ class Machine:
         self.dirty_background_ratio = 10
         self.transparent_hugepage = "always"
         self.khugepaged_thread = False
+        # What from_capture() read, and what it could not make agree.
+        self.capture: Capture | None = None
+        self.recorded: list[ZoneInfo] | None = None
+        self.memblock_replay: Replay | None = None
+        self.notes: list[str] = []
         self._pfn_starts: list[int] = []
         self._pfn_ranges: list[tuple[int, int, Zone]] = []
 
@@ -241,6 +251,28 @@ class Machine:
         boot_.set_nodes(m, nodes, distances)
         boot_.start_kernel(m)
         return m
+
+    @classmethod
+    def from_capture(cls, source: str | Path | Capture) -> Machine:
+        """Rebuild a machine from what a real kernel printed.
+
+        With the kernel's log (``BIOS-e820:`` lines), the machine boots again from the same map,
+        nodes and options; with a memblock=debug log it also replays every reservation. Without a
+        log, zones have the sizes that /proc/zoneinfo gives. Either way watermarks, reserves, per-CPU
+        limits and zonelists are computed; counters and free blocks are taken from /proc. Where free
+        blocks lie is not in /proc: they are laid out in places of the model's choice.
+
+        :param source: a capture's name ("n1-1g/physical"), a file, a folder that looks like /, or a
+            `mmcore.proc.capture.Capture`
+        :raises UsageError: if there is no such capture, or neither zones nor a log in it
+        :raises ParseError: if a text in it is damaged
+
+        What the record and the model do not agree on is in ``notes``; ``mmcore.rebuild.compare()``
+        puts both side by side.
+        """
+        from mmcore import rebuild
+
+        return rebuild.from_capture(cls, source)
 
 
 def bare_zone(

@@ -833,12 +833,9 @@ def alloc_large_system_hash(
 
 
 def free_reserved_range(m: Machine, start_pfn: int, end_pfn: int) -> int:
-    """Give reserved pages to the buddy allocator, one by one, as free_reserved_area() does.
+    """Give reserved pages to the buddy allocator, one by one.
 
     :return: pages freed
-
-    Mirrors mm/page_alloc.c:free_reserved_area().
-    Simplified: takes pfns, does not poison, prints nothing.
     """
     if start_pfn > end_pfn:
         raise UsageError(f"free_reserved_range: {start_pfn:#x} lies behind {end_pfn:#x}")

@@ -1,0 +1,620 @@
+"""What `Machine.from_capture()` is made of: a machine rebuilt from what a real kernel printed.
+
+With the kernel's log the machine boots again: the same memory map, nodes and boot options, and with
+memblock=debug the same reservations, so that managed pages need not be copied. What follows from
+them (watermarks, reserves, per-CPU limits, zonelists) is computed, never copied; counters and free
+block counts are taken from /proc. `compare()` puts model and kernel side by side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmcore import boot
+from mmcore.arch.x86.numa import SratNode
+from mmcore.arch.x86.setup import KernelImage
+from mmcore.config import PAGE_SHIFT, PAGE_SIZE
+from mmcore.errors import MMError, ParseError, UsageError
+from mmcore.mm import memblock as mb
+from mmcore.mm import mm_init, page_alloc
+from mmcore.mm import vmstat as vs
+from mmcore.mm.gfp import __GFP_BITS_MASK
+from mmcore.mm.mm_types import Page
+from mmcore.mm.mmzone import (
+    MIGRATE_MOVABLE,
+    MIGRATE_PCPTYPES,
+    MIGRATETYPE_NAMES,
+    ZONE_NAMES,
+    FreeArea,
+    PerCpuPages,
+    Zone,
+    pageblock_nr_pages,
+    pageblock_order,
+    zone_end_pfn,
+)
+from mmcore.proc import (
+    buddyinfo,
+    capture,
+    dmesg,
+    iomem,
+    meminfo,
+    memblock_log,
+    pagetypeinfo,
+    vmstat,
+    zoneinfo,
+)
+from mmcore.proc.dmesg import BootLog
+from mmcore.proc.zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from mmcore.machine import Machine
+
+__all__ = ["Row", "compare", "from_capture"]
+
+
+@dataclass(slots=True)
+class Row:
+    """One number on both sides.
+
+    :ivar where: which zone, CPU or file
+    """
+
+    where: str
+    name: str
+    model: int | str
+    kernel: int | str
+
+    @property
+    def equal(self) -> bool:
+        """Model and kernel agree."""
+        return self.model == self.kernel
+
+
+# ---- reading the record --------------------------------------------------------------------------
+
+
+def _cpus_of_nodes(cap: capture.Capture, log: BootLog | None) -> dict[int, list[int]]:
+    """Return the CPUs of each node that the record names."""
+    nodes: dict[int, list[int]] = {}
+    for path, text in cap.files(r"/sys/devices/system/node/node\d+/cpulist").items():
+        number = re.search(r"node(\d+)/", path)
+        if number:
+            nodes[int(number.group(1))] = boot.parse_cpulist(text.strip())
+    if nodes or log is None:
+        return nodes
+    for line in (cap.dmesg or "").split("\n"):
+        match = re.search(r"\.\.\.\. node +#(\d{1,4}), CPUs: +((?:#\d{1,5} *)+)$", line)
+        if match:
+            cpus = [int(n) for n in re.findall(r"#(\d+)", match.group(2))]
+            nodes.setdefault(int(match.group(1)), []).extend(cpus)
+    if nodes and all(0 not in cpus for cpus in nodes.values()):
+        nodes.setdefault(0, []).insert(0, 0)  # the boot CPU is not listed
+    return nodes
+
+
+def _distances(cap: capture.Capture) -> dict[int, list[int]]:
+    rows: dict[int, list[int]] = {}
+    for path, text in cap.files(r"/sys/devices/system/node/node\d+/distance").items():
+        number = re.search(r"node(\d+)/", path)
+        if number and re.fullmatch(r"[\d\s]+", text):
+            rows[int(number.group(1))] = [int(n) for n in text.split()]
+    return rows
+
+
+def _srat(log: BootLog, cpus: dict[int, list[int]]) -> list[SratNode]:
+    """Return the firmware's nodes, in the order in which the kernel numbered them."""
+    nodes: dict[int, SratNode] = {}
+    for v in log.of("srat_mem"):
+        node = nodes.setdefault(v["node"], SratNode(v["pxm"]))
+        node.memory.append((v["start"], v["last"] + 1))
+        node.hotplug = node.hotplug or "hotplug" in v["flags"]
+    if not nodes:
+        return []
+    for nid in sorted(cpus):
+        nodes.setdefault(nid, SratNode(nid)).cpus = cpus[nid]
+    return [nodes[nid] for nid in sorted(nodes)]
+
+
+def _kernel_image(cap: capture.Capture, log: BootLog) -> KernelImage:
+    """Return where the kernel lay: moved by KASLR if /proc/iomem says so."""
+    image = KernelImage()
+    text = cap.file("/proc/iomem")
+    code = iomem.find(iomem.parse(text), "Kernel code") if text else []
+    shift = code[0].start - image.text if code and code[0].start else 0
+    memory = log.first("memory")
+    if memory is not None:
+        if memory["code"] != image.code >> 10:
+            bss = iomem.find(iomem.parse(text), "Kernel bss") if text else []
+            if bss and bss[0].end > image.text + shift:
+                end = bss[0].end + 1 - shift
+                image.end_of_kernel_reserve = end + PAGE_SIZE - 1 & -PAGE_SIZE
+        image.code, image.rwdata = memory["code"] << 10, memory["rwdata"] << 10
+        image.rodata, image.init = memory["rodata"] << 10, memory["init"] << 10
+        image.bss = memory["bss"] << 10
+    if shift:
+        image.text += shift
+        image.end_of_kernel_reserve += shift
+        for name in ("smp_locks", "decrypted", "initmem", "rodata_gap"):
+            start, end = getattr(image, name)
+            setattr(image, name, (start + shift, end + shift))
+    return image
+
+
+def _frees(log: BootLog, image: KernelImage) -> boot.BootPlan:
+    """Return what the kernel gave back, with the addresses as far as they are known."""
+    known = {
+        "SMP alternatives": image.smp_locks,
+        "unused decrypted": image.decrypted,
+        "unused kernel image (initmem)": image.initmem,
+        "unused kernel image (rodata/data gap)": image.rodata_gap,
+    }
+    ramdisk = log.first("ramdisk")
+    if ramdisk is not None:
+        known["initrd"] = (ramdisk["start"], ramdisk["last"] + 1)
+    plan = boot.BootPlan()
+    late = False
+    # Where a section lies is not in the log of another build: any place in the image will do.
+    spare = image.text >> PAGE_SHIFT
+    for line in log.lines:
+        if line.kind == "memory":
+            late = True
+        if line.kind != "freeing":
+            continue
+        what, pages = line.values["what"], line.values["kb"] >> (PAGE_SHIFT - 10)
+        start, end = known.get(what, (0, 0))
+        if what == "initrd" or end - start >> PAGE_SHIFT == pages:
+            pfn = start >> PAGE_SHIFT
+        else:
+            pfn = spare
+            spare += pages
+        (plan.late_frees if late else plan.early_frees).append((what, pfn, pages))
+    return plan
+
+
+# ---- booting again from a log --------------------------------------------------------------------
+
+
+def _set_nodes(m: Machine, target: mb.Memblock) -> None:
+    """Give a replayed memblock the nodes that @m found, as numa_memblks_init() does."""
+    for type in (target.memory, target.reserved):
+        mb.memblock_set_node(target, 0, mb.ULLONG_MAX, type, mb.NUMA_NO_NODE)
+    for type in (target.memory, target.reserved):
+        for blk in m.numa.meminfo:
+            mb.memblock_set_node(target, blk.start, blk.end - blk.start, type, blk.nid)
+
+
+def _replayed_memblock(m: Machine, log: BootLog) -> mb.Memblock:
+    replay = memblock_log.replay(log, m.max_pfn << PAGE_SHIFT, lambda t: _set_nodes(m, t))
+    m.memblock_replay = replay
+    replay.memblock.pr_info = m.pr_info
+    return replay.memblock
+
+
+def _fix_managed(m: Machine, zones: list[ZoneInfo], plan: boot.BootPlan) -> None:
+    """Set managed pages to those of /proc/zoneinfo less what is given back later."""
+    for info in zones:
+        zone = _zone(m, info.node, info.zone)
+        if zone is not None:
+            zone.managed_pages = info.pages.get("managed", 0)
+    for _, pfn, pages in plan.late_frees:
+        for p in range(pfn, pfn + pages):
+            zone = m.pfn_zone(p)
+            if zone is not None:
+                zone.managed_pages -= 1
+    m.totalram_pages = sum(z.managed_pages for p in m.node_data.values() for z in p.node_zones)
+
+
+def _boot_again(
+    m: Machine, cap: capture.Capture, log: BootLog, zones: list[ZoneInfo] | None
+) -> None:
+    """Boot @m from the log."""
+    cmdline = log.first("cmdline")
+    m.boot_params.cmdline = cmdline["cmdline"] if cmdline else ""
+    m.e820_table.entries = dmesg.parse_e820(cap.dmesg or "")
+    m.kernel_image = _kernel_image(cap, log)
+    ramdisk = log.first("ramdisk")
+    if ramdisk is not None:
+        m.boot_params.initrd = (ramdisk["start"], ramdisk["last"] + 1)
+    m.srat = _srat(log, _cpus_of_nodes(cap, log))
+    rows = _distances(cap)
+    if m.srat and len(rows) == len(m.srat):
+        m.slit = [rows[nid] for nid in sorted(rows)]
+    plan = _frees(log, m.kernel_image)
+    if log.has_memblock_log():
+        plan.memblock = lambda m: _replayed_memblock(m, log)
+    elif zones is not None:
+        plan.fix_managed = lambda m: _fix_managed(m, zones, plan)
+    boot.start_kernel(m, plan)
+
+
+# ---- building from /proc alone -------------------------------------------------------------------
+
+
+def _zone(m: Machine, nid: int, name: str) -> Zone | None:
+    pgdat = m.node_data.get(nid)
+    if pgdat is None or name not in ZONE_NAMES:
+        return None
+    return pgdat.node_zones[ZONE_NAMES.index(name)]
+
+
+def _build(m: Machine, cap: capture.Capture, zones: list[ZoneInfo]) -> None:
+    """Make nodes and zones of the sizes that /proc/zoneinfo gives."""
+    cpus = _cpus_of_nodes(cap, None)
+    m.cpu_to_node = [0] * m.cpus
+    for info in zones:
+        if info.zone not in ZONE_NAMES:
+            raise UsageError(f"{cap.name}: zone {info.zone!r}: this machine has {ZONE_NAMES}")
+        if info.node not in m.node_data:
+            mm_init.alloc_pgdat(m, info.node)
+            for state in ("N_POSSIBLE", "N_ONLINE"):
+                m.node_set_state(info.node, state)
+        zone = _zone(m, info.node, info.zone)
+        assert zone is not None
+        zone.zone_start_pfn = info.tail.get("start_pfn", 0)
+        zone.spanned_pages = info.pages.get("spanned", 0)
+        zone.present_pages = zone.present_early_pages = info.pages.get("present", 0)
+    for nid, pgdat in m.node_data.items():
+        present = [z for z in pgdat.node_zones if z.present_pages]
+        pgdat.node_present_pages = sum(z.present_pages for z in present)
+        if present:
+            m.node_set_state(nid, "N_MEMORY")
+            pgdat.node_start_pfn = min(z.zone_start_pfn for z in present)
+            end = max(zone_end_pfn(z) for z in present)
+            pgdat.node_spanned_pages = end - pgdat.node_start_pfn
+        for cpu in cpus.get(nid, []):
+            if cpu < m.cpus:
+                m.cpu_to_node[cpu] = nid
+        mm_init.free_area_init_core(m, pgdat)
+    _finish_build(m, cap, zones)
+
+
+def _finish_build(m: Machine, cap: capture.Capture, zones: list[ZoneInfo]) -> None:
+    n = m.nr_node_ids = max(m.node_data) + 1
+    rows = _distances(cap)
+    m.node_distance = [[10 if i == j else 20 for j in range(n)] for i in range(n)]
+    for nid, row in rows.items():
+        for to, distance in zip(sorted(rows), row, strict=False):
+            if nid < n and to < n:
+                m.node_distance[nid][to] = distance
+    m.nr_online_nodes = len(m.node_data)
+    for nid in sorted(set(m.cpu_to_node)):
+        m.node_set_state(nid, "N_CPU")
+    page_alloc.build_all_zonelists(m, None)
+    m.node_to_cpumask_ready = True
+    m.num_online_cpus = m.cpus
+    m.gfp_allowed_mask = __GFP_BITS_MASK
+    for info in zones:
+        zone = _zone(m, info.node, info.zone)
+        if zone is not None:
+            zone.managed_pages = info.pages.get("managed", 0)
+            zone.pageblock_flags[:] = bytes([MIGRATE_MOVABLE]) * len(zone.pageblock_flags)
+    m.totalram_pages = sum(z.managed_pages for p in m.node_data.values() for z in p.node_zones)
+    page_alloc.setup_per_cpu_pageset(m)
+    boot.do_initcalls(m)
+
+
+# ---- counters and free lists ---------------------------------------------------------------------
+
+
+def _sysctl(cap: capture.Capture, name: str) -> str | None:
+    text = cap.file(f"/proc/sys/vm/{name}")
+    return text.strip() if text and text.strip() else None
+
+
+def _apply_sysctls(m: Machine, cap: capture.Capture) -> None:
+    """Take over settings that differ from the defaults, and recompute what hangs on them."""
+    changed = False
+    for name in (
+        "min_free_kbytes",
+        "watermark_scale_factor",
+        "watermark_boost_factor",
+        "percpu_pagelist_high_fraction",
+    ):
+        text = _sysctl(cap, name)
+        if text is not None and text.isdecimal() and int(text[:18]) != getattr(m, name):
+            setattr(m, name, int(text[:18]))
+            changed = True
+    ratio = _sysctl(cap, "lowmem_reserve_ratio")
+    if ratio is not None and re.fullmatch(r"\d{1,9}(\s+\d{1,9}){4}", ratio):
+        values = [int(n) for n in ratio.split()]
+        if values != m.sysctl_lowmem_reserve_ratio:
+            m.sysctl_lowmem_reserve_ratio = values
+            page_alloc.setup_per_zone_lowmem_reserve(m)
+            changed = True
+    for name, attribute in (
+        ("dirty_ratio", "vm_dirty_ratio"),
+        ("dirty_background_ratio", "dirty_background_ratio"),
+    ):
+        text = _sysctl(cap, name)
+        if text is not None and text.isdecimal():
+            setattr(m, attribute, int(text[:9]))
+    if changed:
+        page_alloc.setup_per_zone_wmarks(m)
+
+
+def _counters(table: tuple[str, ...], values: dict[str, int], into: list[int]) -> None:
+    for i, name in enumerate(table):
+        if name in values:
+            into[i] = values[name]
+
+
+def _take_counters(m: Machine, zones: list[ZoneInfo]) -> None:
+    """Take the counters of zones and nodes, and the state of the CPUs' lists."""
+    for info in zones:
+        zone = _zone(m, info.node, info.zone)
+        if zone is None:
+            continue
+        pgdat = zone.zone_pgdat
+        if info.node_stats:
+            _counters(vs.NODE_STAT_TEXT, info.node_stats, pgdat.vm_stat)
+            for i in vs.NODE_ITEMS_IN_THP:
+                pgdat.vm_stat[i] *= 512
+        _counters(vs.ZONE_STAT_TEXT, info.stats, zone.vm_stat)
+        _counters(vs.NUMA_STAT_TEXT, info.stats, zone.vm_numa_event)
+        zone.vm_stat[vs.NR_FREE_PAGES] = info.pages["free"]
+        zone.watermark_boost = info.pages.get("boost", 0)
+        for cpu in info.pagesets:
+            if cpu.cpu < len(zone.per_cpu_pageset):
+                zone.per_cpu_pageset[cpu.cpu].high = cpu.values.get("high", 0)
+
+
+def _take_meminfo(m: Machine, info: dict[str, int]) -> None:
+    s = m.sysinfo
+    for name, attribute in (
+        ("Buffers", "bufferram"),
+        ("SwapTotal", "totalswap"),
+        ("SwapFree", "freeswap"),
+        ("Committed_AS", "vm_committed_as"),
+        ("VmallocUsed", "vmalloc_nr_pages"),
+        ("Percpu", "pcpu_nr_pages"),
+    ):
+        setattr(s, attribute, info.get(name, 0) >> (PAGE_SHIFT - 10))
+    s.nr_huge_pages = info.get("HugePages_Total", 0)
+    s.free_huge_pages = info.get("HugePages_Free", 0)
+    s.resv_huge_pages = info.get("HugePages_Rsvd", 0)
+    s.surplus_huge_pages = info.get("HugePages_Surp", 0)
+    s.direct_kb = (
+        info.get("DirectMap4k", 0),
+        info.get("DirectMap2M", 0),
+        info.get("DirectMap1G", 0),
+    )
+
+
+def _free_counts(cap: capture.Capture) -> dict[tuple[int, str], list[list[int]]]:
+    """Return free blocks by zone, as [type][order]; without pagetypeinfo all count as movable."""
+    counts: dict[tuple[int, str], list[list[int]]] = {}
+    text = cap.file("/proc/buddyinfo")
+    for zone in buddyinfo.parse(text) if text else []:
+        by_type = [[0] * len(zone.nr_free) for _ in MIGRATETYPE_NAMES]
+        by_type[MIGRATE_MOVABLE] = zone.nr_free
+        counts[zone.node, zone.zone] = by_type
+    text = cap.file("/proc/pagetypeinfo")
+    for node in pagetypeinfo.parse(text) if text else []:
+        for z in node.zones:
+            rows = [z.free.get(name, [0] * node.orders) for name in MIGRATETYPE_NAMES]
+            if all(n >= 0 for row in rows for n in row):
+                counts[node.node, z.zone] = rows
+    return counts
+
+
+def _clear_free_lists(zone: Zone) -> None:
+    zone.free_area = [FreeArea() for _ in zone.free_area]
+    zone.mem_map.clear()
+    for i, old in enumerate(zone.per_cpu_pageset):
+        new = PerCpuPages()
+        new.high, new.batch = old.high, old.batch
+        new.high_min, new.high_max = old.high_min, old.high_max
+        zone.per_cpu_pageset[i] = new
+
+
+def _blocks(zone: Zone, counts: list[list[int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield (pfn, order, type) that lay the counted blocks out from the end of the zone down.
+
+    The true places are not in /proc. Blocks below a pageblock share one with their kind, and no two
+    buddies are both free, for they would have merged.
+    """
+    end = zone_end_pfn(zone) & -(1 << 10)
+    for mtype, row in enumerate(counts):
+        for _ in range(row[10] if len(row) > 10 else 0):
+            end -= 1 << 10
+            yield end, 10, mtype
+    for mtype, row in enumerate(counts):
+        for _ in range(row[9] if len(row) > 9 else 0):
+            end -= 1 << 10
+            yield end, 9, mtype
+        pos = 0  # pages left in the pageblock at end
+        for order in range(pageblock_order - 1, -1, -1):
+            for _ in range(row[order]):
+                if pos < 2 << order:
+                    end -= pageblock_nr_pages
+                    pos = pageblock_nr_pages
+                pos -= 2 << order
+                yield end + pos, order, mtype
+
+
+def _fill_free_lists(m: Machine, zone: Zone, counts: list[list[int]]) -> None:
+    blocks = list(_blocks(zone, counts))
+    if not blocks or blocks[-1][0] < zone.zone_start_pfn:
+        if blocks:
+            m.notes.append(
+                f"Node {zone.node} {zone.name}: free blocks do not fit apart; lists stay empty"
+            )
+        return
+    free = zone.vm_stat[vs.NR_FREE_PAGES]
+    zone.vm_stat[vs.NR_FREE_PAGES] = 0
+    zone.nr_free_highatomic = 0
+    for pfn, order, mtype in blocks:
+        for block in range(pfn, pfn + (1 << order), pageblock_nr_pages):
+            zone.pageblock_flags[block - zone.pageblock_base >> pageblock_order] = mtype
+        page = zone.mem_map[pfn] = Page(pfn, zone)
+        page_alloc.__add_to_free_list(page, zone, order, mtype, True)
+        if mtype <= MIGRATE_PCPTYPES:
+            page_alloc.account_freepages(zone, 1 << order, mtype)
+    counted = zone.vm_stat[vs.NR_FREE_PAGES]
+    if counted != free:
+        # The files were read one after the other, and counters drift per CPU.
+        m.notes.append(f"Node {zone.node} {zone.name}: {free} pages free, {counted} in the lists")
+
+
+def _take_free_lists(m: Machine, cap: capture.Capture) -> None:
+    counts = _free_counts(cap)
+    for pgdat in m.node_data.values():
+        for zone in pgdat.node_zones:
+            if not zone.present_pages:
+                continue
+            _clear_free_lists(zone)
+            rows = counts.get((zone.node, zone.name))
+            if rows is not None:
+                _fill_free_lists(m, zone, rows)
+
+
+# ---- the whole -----------------------------------------------------------------------------------
+
+
+def _cpu_count(zones: list[ZoneInfo] | None, log: BootLog | None) -> int:
+    cpus = max((c.cpu + 1 for z in zones or [] for c in z.pagesets), default=0)
+    if not cpus and log is not None:
+        up = log.first("brought_up")
+        cpus = up["cpus"] if up is not None else 1
+    return cpus or 1
+
+
+def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Machine:
+    """Rebuild a machine; see `Machine.from_capture()`."""
+    cap = source if isinstance(source, capture.Capture) else capture.load(source)
+    text = cap.file("/proc/zoneinfo")
+    zones = zoneinfo.parse(text) if text is not None else None
+    log = dmesg.parse(cap.dmesg) if cap.dmesg else None
+    booted = log is not None and log.first("e820") is not None
+    if zones is None and not booted:
+        raise UsageError(
+            f"{cap.name}: neither /proc/zoneinfo nor a log with BIOS-e820 lines was recorded"
+        )
+    cpus = _cpu_count(zones, log)
+    m = cls(cpus=cpus)
+    if zones is not None and not any(z.pages.get("present") for z in zones):
+        raise UsageError(f"{cap.name}: /proc/zoneinfo has no zone with present pages")
+    try:
+        if booted and log is not None:
+            _boot_again(m, cap, log, zones)
+        elif zones is not None:
+            _build(m, cap, zones)
+    except (IndexError, KeyError, ValueError, OverflowError, MemoryError) as err:
+        if isinstance(err, MMError):
+            raise
+        raise ParseError(cap.name, 1, "", f"its texts contradict each other ({err})") from None
+    _apply_sysctls(m, cap)
+    m.recorded = zones
+    if zones is not None:
+        _take_counters(m, zones)
+        _take_free_lists(m, cap)
+    text = cap.file("/proc/meminfo")
+    if text is not None:
+        _take_meminfo(m, meminfo.parse(text))
+    text = cap.file("/proc/vmstat")
+    if text is not None:
+        events = vmstat.parse(text)
+        _counters(vs.VM_EVENT_TEXT, events, m.vm_event)
+        m.mm_init.memmap_pages = events.get("nr_memmap_boot_pages", m.mm_init.memmap_pages)
+    m.capture = cap
+    return m
+
+
+def _compare_zone(info: ZoneInfo, model: ZoneInfo) -> Iterator[Row]:
+    where = f"Node {info.node} {info.zone}"
+    for name in ("min", "low", "high", "promo", "boost", "spanned", "present", "managed"):
+        if name in info.pages:
+            yield Row(where, name, model.pages[name], info.pages[name])
+    for i, (a, b) in enumerate(zip(model.protection, info.protection, strict=False)):
+        yield Row(where, f"protection[{i}]", a, b)
+    for name in info.tail:
+        if name in model.tail:
+            yield Row(where, name, model.tail[name], info.tail[name])
+    for cpu, mine in zip(info.pagesets, model.pagesets, strict=False):
+        batch = cpu.values.get("batch", 0)
+        yield Row(f"{where} cpu {cpu.cpu}", "batch", mine.values["batch"], batch)
+        if cpu.threshold is not None and mine.threshold is not None:
+            yield Row(f"{where} cpu {cpu.cpu}", "threshold", mine.threshold, cpu.threshold)
+
+
+def compare(m: Machine) -> list[Row]:
+    """Return every number that the model derives beside the one that the kernel printed.
+
+    For a machine from `Machine.from_capture()`.
+
+    :raises UsageError: if the machine comes from no capture
+    """
+    cap = m.capture
+    if cap is None:
+        raise UsageError("compare: this machine was not made by from_capture()")
+    rows: list[Row] = []
+    models = {(z.node, z.zone): z for z in zoneinfo.snapshot(m)}
+    for info in m.recorded or []:
+        model = models.get((info.node, info.zone))
+        if model is None:
+            rows.append(Row(f"Node {info.node} {info.zone}", "zone", "absent", "present"))
+        else:
+            rows += _compare_zone(info, model)
+    text = _sysctl(cap, "min_free_kbytes")
+    if text is not None:
+        rows.append(Row("sysctl", "min_free_kbytes", m.min_free_kbytes, int(text)))
+    text = cap.file("/proc/meminfo")
+    if text is not None:
+        theirs, mine = meminfo.parse(text), meminfo.snapshot(m)
+        for name in ("MemTotal", "CommitLimit"):
+            if name in theirs:
+                rows.append(Row("meminfo", name, mine[name], theirs[name]))
+    return rows + list(_compare_log(m, cap))
+
+
+#: Lines that a machine prints as the kernel does, to the last character.
+SAME_LINES = (
+    "e820",
+    "e820_user",
+    "e820_update",
+    "e820_remove",
+    "last_pfn",
+    "ramdisk",
+    "srat_mem",
+    "numa_merge",
+    "numa_distance",
+    "node_data",
+    "faking",
+    "zone_range",
+    "zone_empty",
+    "movable_start",
+    "early_node",
+    "initmem",
+    "memoryless",
+    "unavailable",
+    "fallback",
+    "zonelists",
+    "policy_zone",
+    "freeing",
+)
+
+
+def _compare_log(m: Machine, cap: capture.Capture) -> Iterator[Row]:
+    """Compare the lines that both print, kind by kind and in order."""
+    if cap.dmesg is None:
+        return
+    theirs = dmesg.parse(cap.dmesg)
+    mine = dmesg.parse("\n".join(m.dmesg))
+    if theirs.first("e820") is None:
+        return
+    for kind in SAME_LINES:
+        a = [dmesg.TEMPLATES[kind].render(v) for v in mine.of(kind)]
+        b = [dmesg.TEMPLATES[kind].render(v) for v in theirs.of(kind)]
+        if kind == "node_data" and theirs.has_memblock_log():
+            continue  # their addresses are compared by the replay
+        for i in range(max(len(a), len(b))):
+            yield Row(
+                f"dmesg {kind}",
+                f"line {i + 1}",
+                a[i] if i < len(a) else "(none)",
+                b[i] if i < len(b) else "(none)",
+            )

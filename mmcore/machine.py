@@ -136,6 +136,7 @@ class Machine:
         self.min_pfn_mapped = 0
         self.max_pfn_mapped = 0
         self.pgt_buf_used = 0
+        self.can_use_brk_pgt = True
         # Page tables of the direct mapping and of vmemmap, by (level, index) to physical address.
         self.direct_map_tables: dict[tuple[int, int], int] = {}
         self.vmemmap_tables: dict[tuple[int, int], int | None] = {}
@@ -150,7 +151,7 @@ class Machine:
         self.memblock_replay: Replay | None = None
         self.notes: list[str] = []
         self._pfn_starts: list[int] = []
-        self._pfn_ranges: list[tuple[int, int, Zone]] = []
+        self.pfn_ranges: list[tuple[int, int, Zone]] = []
 
     def __repr__(self) -> str:
         return (
@@ -190,14 +191,14 @@ class Machine:
 
     def set_pfn_ranges(self, ranges: Iterable[tuple[int, int, Zone]]) -> None:
         """Say which zone each range of memory belongs to, in ascending order of pfn."""
-        self._pfn_ranges = list(ranges)
-        self._pfn_starts = [start for start, _, _ in self._pfn_ranges]
+        self.pfn_ranges = list(ranges)
+        self._pfn_starts = [start for start, _, _ in self.pfn_ranges]
 
     def pfn_zone(self, pfn: int) -> Zone | None:
         """Return the zone of @pfn; for a hole in memory, a zone that spans it; else None."""
         i = bisect_right(self._pfn_starts, pfn) - 1
         if i >= 0:
-            _, end, zone = self._pfn_ranges[i]
+            _, end, zone = self.pfn_ranges[i]
             if pfn < end:
                 return zone
         for pgdat in self.node_data.values():

@@ -25,8 +25,9 @@ from mmcore.mm import vmstat as vs
 from mmcore.mm.gfp import __GFP_BITS_MASK
 from mmcore.mm.mm_types import Page
 from mmcore.mm.mmzone import (
+    MAX_ORDER_NR_PAGES,
+    MAX_PAGE_ORDER,
     MIGRATE_MOVABLE,
-    MIGRATE_PCPTYPES,
     MIGRATETYPE_NAMES,
     ZONE_NAMES,
     FreeArea,
@@ -223,6 +224,8 @@ def _boot_again(
     rows = _distances(cap)
     if m.srat and len(rows) == len(m.srat):
         m.slit = [rows[nid] for nid in sorted(rows)]
+    elif len(m.srat) > 1:
+        m.notes.append("the distances of the nodes are not recorded: 20 is assumed")
     plan = _frees(log, m.kernel_image)
     if log.has_memblock_log():
         plan.memblock = lambda m: _replayed_memblock(m, log)
@@ -411,38 +414,91 @@ def _clear_free_lists(zone: Zone) -> None:
         zone.per_cpu_pageset[i] = new
 
 
-def _blocks(zone: Zone, counts: list[list[int]]) -> Iterator[tuple[int, int, int]]:
-    """Yield (pfn, order, type) that lay the counted blocks out from the end of the zone down.
+def _chains(row: list[int]) -> list[list[int]]:
+    """Deal the blocks below a pageblock out to chains of distinct orders, largest chain first.
 
-    The true places are not in /proc. Blocks below a pageblock share one with their kind, and no two
-    buddies are both free, for they would have merged.
+    A chain is what splitting one block for its first page leaves: the block of order o lies 2**o
+    pages behind the chain's start. So a chain takes twice its largest block, and none of its blocks
+    has a free buddy.
     """
-    end = zone_end_pfn(zone) & -(1 << 10)
+    left = row[:pageblock_order]
+    chains: list[list[int]] = []
+    while any(left):
+        chains.append([order for order, n in enumerate(left) if n])
+        left = [max(0, n - 1) for n in left]
+    chains.sort(key=lambda chain: -chain[-1])
+    return chains
+
+
+def _mixed_pageblocks(counts: list[list[int]]) -> list[list[tuple[int, int, int]]]:
+    """Return pageblocks of one type each, as (offset, order, type) of their free blocks."""
+    out: list[list[tuple[int, int, int]]] = []
     for mtype, row in enumerate(counts):
-        for _ in range(row[10] if len(row) > 10 else 0):
-            end -= 1 << 10
-            yield end, 10, mtype
-    for mtype, row in enumerate(counts):
-        for _ in range(row[9] if len(row) > 9 else 0):
-            end -= 1 << 10
-            yield end, 9, mtype
-        pos = 0  # pages left in the pageblock at end
-        for order in range(pageblock_order - 1, -1, -1):
-            for _ in range(row[order]):
-                if pos < 2 << order:
-                    end -= pageblock_nr_pages
-                    pos = pageblock_nr_pages
-                pos -= 2 << order
-                yield end + pos, order, mtype
+        room = 0
+        for chain in _chains(row):
+            size = 2 << chain[-1]
+            if room < size:
+                out.append([])
+                room = pageblock_nr_pages
+            room -= size
+            out[-1] += [(room + (1 << order), order, mtype) for order in chain]
+    return out
+
+
+def _chunks(m: Machine, zone: Zone) -> list[int]:
+    """Return the first pfn of each aligned 1024 pages of the zone's memory, highest first."""
+    ranges = [(a, b) for a, b, z in m.pfn_ranges if z is zone]
+    if not ranges:
+        ranges = [
+            (zone.zone_start_pfn, min(zone_end_pfn(zone), zone.zone_start_pfn + zone.present_pages))
+        ]
+        if zone.zone_start_pfn < MAX_ORDER_NR_PAGES:
+            ranges = [(zone.zone_start_pfn, zone_end_pfn(zone))]
+    chunks: list[int] = []
+    for start, end in ranges:
+        first = start & -MAX_ORDER_NR_PAGES
+        if start - first >= pageblock_nr_pages:
+            first += MAX_ORDER_NR_PAGES
+        last = end - MAX_ORDER_NR_PAGES
+        chunks += [c for c in range(first, last + 1, MAX_ORDER_NR_PAGES) if c not in chunks[-1:]]
+    return chunks[::-1]
+
+
+def _blocks(chunks: list[int], counts: list[list[int]]) -> list[tuple[int, int, int]] | None:
+    """Return (pfn, order, type) that lay the counted blocks out, or None if there is no room.
+
+    The true places are not in /proc. No two buddies are both free, for they would have merged, and
+    each pageblock holds free blocks of one type.
+    """
+    blocks: list[tuple[int, int, int]] = []
+    largest = [mtype for mtype, row in enumerate(counts) for _ in range(row[10])]
+    nines = [mtype for mtype, row in enumerate(counts) for _ in range(row[9])]
+    mixed = _mixed_pageblocks(counts)
+    need = len(largest) + max(len(nines), (len(nines) + len(mixed) + 1) // 2)
+    if need > len(chunks):
+        return None
+    free = iter(chunks)
+    blocks += [(pfn, 10, mtype) for mtype, pfn in zip(largest, free, strict=False)]
+    while nines or mixed:
+        pfn = next(free)
+        upper = pfn + pageblock_nr_pages
+        if nines:
+            blocks.append((upper, 9, nines.pop(0)))
+        elif len(mixed) > 1:
+            blocks += [(upper + offset, order, t) for offset, order, t in mixed.pop(0)]
+        if mixed:
+            blocks += [(pfn + offset, order, t) for offset, order, t in mixed.pop(0)]
+    return blocks
 
 
 def _fill_free_lists(m: Machine, zone: Zone, counts: list[list[int]]) -> None:
-    blocks = list(_blocks(zone, counts))
-    if not blocks or blocks[-1][0] < zone.zone_start_pfn:
-        if blocks:
-            m.notes.append(
-                f"Node {zone.node} {zone.name}: free blocks do not fit apart; lists stay empty"
-            )
+    if any(len(row) != MAX_PAGE_ORDER + 1 for row in counts):
+        m.notes.append(f"Node {zone.node} {zone.name}: free blocks of another number of orders")
+        return
+    # The last chunks of the list are the lowest; where a zone begins within one, it comes last.
+    blocks = _blocks(_chunks(m, zone), counts)
+    if blocks is None:
+        m.notes.append(f"Node {zone.node} {zone.name}: free blocks do not fit; lists stay empty")
         return
     free = zone.vm_stat[vs.NR_FREE_PAGES]
     zone.vm_stat[vs.NR_FREE_PAGES] = 0
@@ -452,8 +508,7 @@ def _fill_free_lists(m: Machine, zone: Zone, counts: list[list[int]]) -> None:
             zone.pageblock_flags[block - zone.pageblock_base >> pageblock_order] = mtype
         page = zone.mem_map[pfn] = Page(pfn, zone)
         page_alloc.__add_to_free_list(page, zone, order, mtype, True)
-        if mtype <= MIGRATE_PCPTYPES:
-            page_alloc.account_freepages(zone, 1 << order, mtype)
+        page_alloc.account_freepages(zone, 1 << order, mtype)
     counted = zone.vm_stat[vs.NR_FREE_PAGES]
     if counted != free:
         # The files were read one after the other, and counters drift per CPU.
@@ -611,6 +666,8 @@ def _compare_log(m: Machine, cap: capture.Capture) -> Iterator[Row]:
         b = [dmesg.TEMPLATES[kind].render(v) for v in theirs.of(kind)]
         if kind == "node_data" and theirs.has_memblock_log():
             continue  # their addresses are compared by the replay
+        if kind in ("fallback", "numa_distance") and len(m.srat) > 1 and not m.slit:
+            continue  # the record lacks the distances
         for i in range(max(len(a), len(b))):
             yield Row(
                 f"dmesg {kind}",

@@ -100,7 +100,7 @@ def _alloc_low_page(m: Machine, level: int, index: int) -> None:
     if (level, index) in m.direct_map_tables:
         return
     addr = 0
-    if m.pgt_buf_used < INIT_PGD_PAGE_COUNT:
+    if m.pgt_buf_used < INIT_PGD_PAGE_COUNT and m.can_use_brk_pgt:
         m.pgt_buf_used += 1
     else:
         addr = mb.memblock_phys_alloc_range(
@@ -146,12 +146,19 @@ def init_range_memory_mapping(m: Machine, r_start: int, r_end: int) -> int:
     Mirrors arch/x86/mm/init.c:init_range_memory_mapping().
     """
     mapped_ram_size = 0
+    image = m.kernel_image
+    pgt_buf_top = image.end_of_kernel_reserve + image.brk
+    pgt_buf_start = pgt_buf_top - INIT_PGD_PAGE_COUNT * PAGE_SIZE
     for start_pfn, end_pfn, _ in mb.for_each_mem_pfn_range(m.memblock, mb.MAX_NUMNODES):
         start = min(max(start_pfn << PAGE_SHIFT, r_start), r_end)
         end = min(max(end_pfn << PAGE_SHIFT, r_start), r_end)
         if start < end:
+            # Tables must not lie in memory that is only being mapped.
+            pgt_buf_end = pgt_buf_start + m.pgt_buf_used * PAGE_SIZE
+            m.can_use_brk_pgt = max(start, pgt_buf_end) >= min(end, pgt_buf_top)
             init_memory_mapping(m, start, end)
             mapped_ram_size += end - start
+            m.can_use_brk_pgt = True
     return mapped_ram_size
 
 

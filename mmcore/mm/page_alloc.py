@@ -3006,8 +3006,10 @@ def build_all_zonelists(m: Machine, pgdat: PgData | None = None) -> None:
         f"Built {m.nr_online_nodes} zonelists, mobility grouping {grouping}.  "
         f"Total pages: {vm_total_pages}"
     )
-    highest = max((z.zone_idx for z in for_each_populated_zone(m)), default=ZONE_DMA)
-    policy_zone = min(highest, ZONE_NORMAL)  # check_highest_zone()
+    policy_zone = max(  # check_highest_zone()
+        (z.zone_idx for z in for_each_populated_zone(m) if z.zone_idx < ZONE_MOVABLE),
+        default=ZONE_DMA,
+    )
     m.pr_info(f"Policy zone: {ZONE_NAMES[policy_zone]}")
 
 

@@ -90,7 +90,6 @@ class Page(ListHead):
     :ivar page_type: ``_mapcount`` and the page type share this word; -1 is "neither"
     :ivar _refcount: number of references; 0 while free
     :ivar memcg_data: the memory cgroup the page is charged to
-    :ivar folio: the words in the tail pages, for the head of a large folio, else None
 
     Mirrors include/linux/mm_types.h:page.
     """
@@ -98,7 +97,6 @@ class Page(ListHead):
     __slots__ = (
         "_refcount",
         "flags",
-        "folio",
         "index",
         "mapping",
         "memcg_data",
@@ -121,7 +119,21 @@ class Page(ListHead):
         self.mapping: Any = None
         self.index = 0
         self.memcg_data: Any = None
-        self.folio: LargeFolio | None = None
+
+    @property
+    def folio(self) -> LargeFolio | None:
+        """The words in the tail pages, for the head of a large folio, else None.
+
+        Few pages head a large folio, so these words have no slot of their own in every page.
+        """
+        return self.zone.large_folios.get(self.pfn)
+
+    @folio.setter
+    def folio(self, words: LargeFolio | None) -> None:
+        if words is None:
+            self.zone.large_folios.pop(self.pfn, None)
+        else:
+            self.zone.large_folios[self.pfn] = words
 
     def __repr__(self) -> str:
         kind = page_type_name(self.page_type)

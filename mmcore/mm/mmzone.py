@@ -17,7 +17,7 @@ from mmcore.mm.vmstat import NR_VM_NODE_STAT_ITEMS, NR_VM_NUMA_EVENT_ITEMS, NR_V
 
 if TYPE_CHECKING:
     from mmcore.machine import Machine
-    from mmcore.mm.mm_types import Page
+    from mmcore.mm.mm_types import LargeFolio, Page
 
 MAX_PAGE_ORDER = 10
 NR_PAGE_ORDERS = MAX_PAGE_ORDER + 1
@@ -145,6 +145,7 @@ class Zone:
     """``struct zone``: a range of one node's memory with its own free lists and watermarks.
 
     Sizes are in pages. ``mem_map`` holds the `Page` objects that exist, by pfn;
+    ``large_folios`` the words of large folios that lie in their tail pages, by pfn of the head;
     ``pageblock_flags`` one migratetype byte per pageblock, counted from ``pageblock_base``, the
     pageblock that holds ``zone_start_pfn``.
 
@@ -187,6 +188,7 @@ class Zone:
         default_factory=lambda: [0] * NR_VM_NUMA_EVENT_ITEMS, repr=False
     )
     mem_map: dict[int, Page] = field(default_factory=dict, repr=False)
+    large_folios: dict[int, LargeFolio] = field(default_factory=dict, repr=False)
     pageblock_base: int = 0
     pageblock_flags: bytearray = field(default_factory=bytearray, repr=False)
 

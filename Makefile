@@ -23,8 +23,8 @@ env: $(STAMP) ## create the Python environment (the other targets do it themselv
 $(STAMP): requirements.txt tools/make_env.sh
 	@bash tools/make_env.sh "$(VENV)" "$@"
 
-book: $(STAMP) ## execute the chapters and write the HTML book; CH=02 builds one chapter
-	@$(PY) tools/build_book.py html $(if $(CH),--chapter $(CH))
+book: $(STAMP) ## execute the chapters and write the HTML book; CH=02 one chapter, DRAFT=1 shows failing cells
+	@$(PY) tools/build_book.py html $(if $(CH),--chapter $(CH)) $(if $(DRAFT),--draft)
 
 pdf: $(STAMP) ## write the PDF (needs TeX; says which Debian packages)
 	@$(PY) tools/build_book.py pdf

@@ -64,10 +64,15 @@ def run_sphinx(builder: str, out: Path, overrides: dict[str, Any], *, strict: bo
         sys.exit("The build failed: see the messages in front of this line.")
 
 
-def html(chapter: str | None) -> None:
-    """Build the HTML book, or one chapter of it."""
+def html(chapter: str | None, draft: bool) -> None:
+    """Build the HTML book, or one chapter of it; a draft shows failing cells instead of stopping."""
     import check_book
 
+    if draft and chapter is None:
+        out = BUILD / "draft" / "html"
+        run_sphinx("html", out, {"nb_execution_allow_errors": True}, strict=False)
+        print(f"\nThe draft is in {out.relative_to(ROOT)}/.")
+        return
     if chapter is None:
         out = BUILD / "html"
         run_sphinx("html", out, {}, strict=True)
@@ -88,12 +93,16 @@ def html(chapter: str | None) -> None:
             "html",
             out,
             {
+                "nb_execution_allow_errors": draft,
                 "external_toc_path": str(toc),
                 "suppress_warnings": ["myst.domains", "myst.xref_missing", "ref.*", "toc.*"],
             },
             strict=False,
         )
         pages = [page]
+    if draft:
+        print(f"\nThe draft is {(out / pages[0]).relative_to(ROOT)}.html")
+        return
     problems = check_book.check_html(out, pages, ROOT, whole=chapter is None)
     report(problems)
     first = out / (f"{pages[0]}.html" if chapter else "index.html")
@@ -148,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("what", choices=["html", "pdf", "clean-outputs"])
     parser.add_argument("--chapter", metavar="NN", help="build this chapter only")
+    parser.add_argument("--draft", action="store_true", help="show failing cells, do not stop")
     args = parser.parse_args()
     os.chdir(ROOT)
     start = time.monotonic()
@@ -156,7 +166,7 @@ def main() -> None:
         return
     BUILD.mkdir(exist_ok=True)
     if args.what == "html":
-        html(args.chapter)
+        html(args.chapter, args.draft)
     else:
         pdf()
     print(f"{time.monotonic() - start:.0f} s")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -60,6 +61,10 @@ def prepare_environment(root: Path) -> None:
     os.environ["MMCORE_BOOK"] = "1"
     os.environ["PYTHONHASHSEED"] = "0"
     os.environ["IPYTHONDIR"] = str(root / "_build" / ".ipython")
+    profile = root / "_build" / ".ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    # The kernels talk over this machine's loopback; their remark about it is noise in a build.
+    (profile / "ipython_kernel_config.py").write_text("c = get_config()\nc.IPKernelApp.log_level = 40\n")
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 
 
@@ -68,7 +73,8 @@ def configure(app: Sphinx, config: Config) -> None:
     root = Path(app.srcdir)
     state = digest(root)
     caches = root / "_build" / ".jupyter_cache"
-    cache = caches / state
+    # A draft's outputs may hold errors: they must never be taken for the book's.
+    cache = caches / (f"draft-{state}" if config["nb_execution_allow_errors"] else state)
     cache.mkdir(parents=True, exist_ok=True)
     os.utime(cache)
     old = sorted((d for d in caches.iterdir() if d.is_dir()), key=lambda d: d.stat().st_mtime)
@@ -79,17 +85,28 @@ def configure(app: Sphinx, config: Config) -> None:
     prepare_environment(root)
 
 
-def _execute(notebook: Any, cwd: str, timeout: int) -> Any:
+def _execute(notebook: Any, cwd: str, timeout: int, allow_errors: bool) -> Any:
     """Run one notebook, with one more try where its kernel did not come up in time."""
     from jupyter_cache.executors.utils import single_nb_execution
 
     for last in (False, True):
         try:
-            return single_nb_execution(notebook, cwd=cwd, timeout=timeout, allow_errors=False)
+            return single_nb_execution(
+                notebook, cwd=cwd, timeout=timeout, allow_errors=allow_errors
+            )
         except RuntimeError:  # the kernel died or did not answer
             if last:
                 raise
     raise AssertionError("not reached")
+
+
+def cell_error(result: Any) -> str:
+    """Return what a reader of the build's log needs of a failed execution: the cell and its error."""
+    from nbclient.client import CellExecutionError
+
+    if isinstance(result.err, CellExecutionError):
+        return re.sub(r"\x1b\[[0-9;]*m", "", str(result.err))
+    return str(result.exc_string)
 
 
 def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
@@ -123,7 +140,11 @@ def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
         running: dict[Future[Any], tuple[str, str, Any]] = {}
         for docname, path, notebook, fmt in todo:
             future = pool.submit(
-                _execute, notebook, str(Path(path).parent), app.config.nb_execution_timeout
+                _execute,
+                notebook,
+                str(Path(path).parent),
+                app.config.nb_execution_timeout,
+                app.config.nb_execution_allow_errors,
             )
             running[future] = (docname, path, fmt)
         for done, future in enumerate(as_completed(running), 1):
@@ -132,7 +153,7 @@ def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
             progress = f"[{done}/{len(todo)}] {docname}: {result.time:.1f} s"
             if result.err is not None:
                 logger.info(f"{progress}, FAILED")
-                failed.append(f"{docname}: {result.exc_string}")
+                failed.append(f"{docname}: {cell_error(result)}")
                 continue
             logger.info(progress)
             if result.time > BUDGET:

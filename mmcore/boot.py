@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Union
 
-from mmcore.arch.x86 import e820, setup
+from mmcore.arch.x86 import e820, early_users, setup
 from mmcore.arch.x86.e820 import E820Entry, E820Table
 from mmcore.arch.x86.numa import SratNode
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
@@ -373,13 +373,16 @@ def _set_node_distance(m: Machine) -> None:
     m.nr_online_nodes = len(m.node_states["N_ONLINE"])
 
 
-def mm_core_init(m: Machine) -> None:
+def mm_core_init(m: Machine, plan: BootPlan) -> None:
     """Build the zonelists and hand memory from memblock to the buddy allocator.
 
     Mirrors mm/mm_init.c:mm_core_init().
     Simplified: the slab allocator and vmalloc, which come next, belong to other chapters.
     """
     page_alloc.build_all_zonelists(m, None)
+    early_users.swiotlb_init(m)
+    if plan.memblock is not None:
+        m.memblock = plan.memblock(m)
     mb.memblock_free_all(m)
     m.memblock.slab_is_available = True
 
@@ -443,11 +446,9 @@ def start_kernel(m: Machine, plan: BootPlan | None = None) -> None:
     for nid in sorted(set(m.cpu_to_node)):
         m.node_set_state(nid, "N_CPU")
     _set_node_distance(m)
-    setup.early_allocations(m)
+    early_users.early_allocations(m)
     plan = plan or default_plan(m)
-    if plan.memblock is not None:
-        m.memblock = plan.memblock(m)
-    mm_core_init(m)
+    mm_core_init(m, plan)
     page_alloc.setup_per_cpu_pageset(m)
     m.node_to_cpumask_ready = True
     m.num_online_cpus = m.cpus

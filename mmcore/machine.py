@@ -135,6 +135,7 @@ class Machine:
         self.max_arch_pfn = 1 << (self.max_physmem_bits - 12)
         self.min_pfn_mapped = 0
         self.max_pfn_mapped = 0
+        self.firmware_map_entries = 0
         self.pgt_buf_used = 0
         self.can_use_brk_pgt = True
         # Page tables of the direct mapping and of vmemmap, by (level, index) to physical address.

@@ -196,16 +196,27 @@ def _replayed_memblock(m: Machine, log: BootLog) -> mb.Memblock:
 
 
 def _fix_managed(m: Machine, zones: list[ZoneInfo], plan: boot.BootPlan) -> None:
-    """Set managed pages to those of /proc/zoneinfo less what is given back later."""
-    for info in zones:
-        zone = _zone(m, info.node, info.zone)
-        if zone is not None:
-            zone.managed_pages = info.pages.get("managed", 0)
+    """Where the model's early users differ from this kernel's, take managed from /proc/zoneinfo.
+
+    What is given back later is taken off again.
+    """
+    late: dict[tuple[int, str], int] = {}
     for _, pfn, pages in plan.late_frees:
         for p in range(pfn, pfn + pages):
             zone = m.pfn_zone(p)
             if zone is not None:
-                zone.managed_pages -= 1
+                late[zone.node, zone.name] = late.get((zone.node, zone.name), 0) + 1
+    for info in zones:
+        zone = _zone(m, info.node, info.zone)
+        if zone is None:
+            continue
+        managed = info.pages.get("managed", 0) - late.get((info.node, info.zone), 0)
+        if managed != zone.managed_pages:
+            m.notes.append(
+                f"Node {zone.node} {zone.name}: {zone.managed_pages} pages would be managed; "
+                f"{managed} taken from the record"
+            )
+            zone.managed_pages = max(0, managed)
     m.totalram_pages = sum(z.managed_pages for p in m.node_data.values() for z in p.node_zones)
 
 
@@ -220,6 +231,9 @@ def _boot_again(
     ramdisk = log.first("ramdisk")
     if ramdisk is not None:
         m.boot_params.initrd = (ramdisk["start"], ramdisk["last"] + 1)
+    m.boot_params.acpi_tables = [
+        (v["table"], v["start"], v["last"] + 1 - v["start"]) for v in log.of("acpi_reserve")
+    ]
     m.srat = _srat(log, _cpus_of_nodes(cap, log))
     rows = _distances(cap)
     if m.srat and len(rows) == len(m.srat):
@@ -634,6 +648,7 @@ SAME_LINES = (
     "e820_remove",
     "last_pfn",
     "ramdisk",
+    "acpi_reserve",
     "srat_mem",
     "numa_merge",
     "numa_distance",

@@ -624,7 +624,10 @@ def free_area_init(m: Machine, max_zone_pfn: list[int]) -> None:
         if nid not in m.node_states["N_ONLINE"]:
             # sizeof(pg_data_t) of a node that is not online: alloc_offline_node_data()
             mb.memblock_alloc(
-                m.memblock, m.sizeof_pg_data, mb.SMP_CACHE_BYTES, "alloc_offline_node_data"
+                m.memblock,
+                m.sizeof_pg_data,
+                mb.SMP_CACHE_BYTES,
+                "alloc_offline_node_data+0x26/0x50",
             )
         if nid not in m.node_data:
             alloc_pgdat(m, nid)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmcore.arch.x86 import e820, init, numa
+from mmcore.arch.x86 import e820, early_users, init, numa
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.mm import memblock as mb
 from mmcore.mm import mm_init, sparse
@@ -33,7 +33,6 @@ __all__ = [
     "KernelImage",
     "MAX_DMA32_PFN",
     "MAX_DMA_PFN",
-    "early_allocations",
     "early_reserve_memory",
     "parse_early_param",
     "setup_arch",
@@ -75,12 +74,14 @@ class BootParams:
 
     :ivar initrd: (start, end) of the initial RAM disk in bytes, or None
     :ivar reserved: (start, size) of what else must not be touched
+    :ivar acpi_tables: (name, start, size) of the firmware's tables, if they are to be reserved
     :ivar bios_start: where the BIOS's own memory below 1 MiB begins
     """
 
     cmdline: str = ""
     initrd: tuple[int, int] | None = None
     reserved: list[tuple[int, int]] = field(default_factory=list)
+    acpi_tables: list[tuple[str, int, int]] = field(default_factory=list)
     bios_start: int = 0x9F000
 
 
@@ -173,6 +174,17 @@ def _reserve_low_megabyte(m: Machine) -> None:
     mb.memblock_reserve(m.memblock, 0, SZ_1M, "setup_arch+0x887/0xe60")
 
 
+def acpi_reserve_initial_tables(m: Machine) -> None:
+    """Reserve the firmware's tables, which need not lie in RAM.
+
+    Mirrors drivers/acpi/tables.c:acpi_reserve_initial_tables().
+    """
+    caller = "acpi_reserve_initial_tables+0x4a/0x70"
+    for name, start, size in m.boot_params.acpi_tables:
+        m.pr_info(f"ACPI: Reserving {name} table memory at [mem {start:#x}-{start + size - 1:#x}]")
+        mb.memblock_reserve(m.memblock, start, size, caller)
+
+
 def setup_arch(m: Machine) -> None:
     """Bring memory up: map, memblock, direct mapping, nodes, sections, zones.
 
@@ -183,6 +195,7 @@ def setup_arch(m: Machine) -> None:
         m.pr_info(f"Command line: {m.boot_params.cmdline}")
     early_reserve_memory(m)
     e820.e820__memory_setup(table)
+    m.firmware_map_entries = len(table.entries)
     parse_early_param(m)
     if memblock.movable_node_enabled:
         mb.memblock_set_bottom_up(memblock, True)
@@ -197,14 +210,12 @@ def setup_arch(m: Machine) -> None:
     _reserve_low_megabyte(m)
     init.init_mem_mapping(m)
     mb.memblock_set_current_limit(memblock, m.max_pfn_mapped << PAGE_SHIFT)
+    early_users.setup_log_buf(m)
     if m.boot_params.initrd is not None:
         start, end = m.boot_params.initrd
         m.pr_info(f"RAMDISK: [mem {start:#010x}-{end - 1:#010x}]")
+    acpi_reserve_initial_tables(m)
     numa.x86_numa_init(m)
     sparse.sparse_init(m)
     zone_sizes_init(m)
     numa.init_cpu_to_node(m)
-
-
-def early_allocations(m: Machine) -> None:
-    """Take from memblock what the kernel takes between paging_init() and memblock_free_all()."""

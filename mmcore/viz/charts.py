@@ -23,6 +23,7 @@ from typing import Any
 import matplotlib
 import matplotlib.patheffects
 import pandas as pd
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from mmcore.errors import UsageError
@@ -50,7 +51,7 @@ _MUTED = palette.INKS["muted"].light
 _FAINT = palette.INKS["faint"].light
 
 #: The matplotlib settings of every plot in the book.
-RC: dict[str, Any] = {
+RC: Any = {
     "figure.figsize": (6.4, 3.2),
     "figure.facecolor": palette.WHITE,
     "figure.constrained_layout.use": True,
@@ -81,7 +82,7 @@ RC: dict[str, Any] = {
     "savefig.facecolor": palette.WHITE,
     "svg.fonttype": "none",
     "svg.hashsalt": "mmcore",
-    "axes.prop_cycle": matplotlib.cycler(
+    "axes.prop_cycle": cycler(
         color=[
             palette.HUES[n].light for n in ("file", "unmovable", "used", "anon", "swap", "movable")
         ]

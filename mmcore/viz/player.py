@@ -192,12 +192,20 @@ def _counter(rendering: Rendering, i: int) -> str:
 
 
 def _words(rendering: Rendering) -> str:
-    """Return the folded list of all steps as text; the script takes captions and descriptions from it."""
-    items = [
-        f'<li value="{f.step}"><p class="mm-c">{inline(f.caption)}</p>'
-        f'<p class="mm-alt">{shapes.esc(plain_text(f.alt))}</p></li>'
-        for f in rendering.frames
-    ]
+    """Return the folded list of all steps as text; the script takes captions and descriptions from it.
+
+    A description that begins with the caption is printed without it (``data-join``).
+    """
+    items = []
+    for f in rendering.frames:
+        caption, alt = plain_text(f.caption), plain_text(f.alt)
+        joined = alt.startswith(caption)
+        rest = alt[len(caption) :].strip() if joined else alt
+        attr = " data-join" if joined else ""
+        items.append(
+            f'<li value="{f.step}"><p class="mm-c">{inline(f.caption)}</p>'
+            f'<p class="mm-alt"{attr}>{shapes.esc(rest)}</p></li>'
+        )
     n = len(rendering.frames)
     summary = "This figure in words" if n == 1 else f"All {n} steps in words"
     if rendering.sampled:

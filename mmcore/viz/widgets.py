@@ -237,7 +237,7 @@ class Panel:
     @property
     def frame(self) -> Frame:
         """The frame that is shown."""
-        return self.rendering.frames[self.slider.value]
+        return self.rendering.frames[int(self.slider.value)]
 
     def step(self, by: int) -> None:
         """Go @by frames on."""

@@ -92,12 +92,12 @@ def test_events_as_a_table():
 
 
 def test_events_as_a_plot():
-    fig, ax = charts.event_plot(LOG)
+    _fig, ax = charts.event_plot(LOG)
     assert ax.get_ylabel() == "pfn" and len(ax.lines) == 2
 
 
 def test_counters_as_a_plot():
-    fig, ax = charts.vmstat_plot(
+    _fig, ax = charts.vmstat_plot(
         [{"pgfault": 1, "pgmajfault": 0}, {"pgfault": 5, "pgmajfault": 1}],
         ["pgfault", "pgmajfault"],
     )

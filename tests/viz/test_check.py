@@ -90,7 +90,7 @@ def test_a_verdict_survives_json():
 
 
 def test_an_unknown_exercise_is_refused():
-    with pytest.raises(UsageError, match="no exercise 'testc.lost'; there are: .*testc.lists"):
+    with pytest.raises(UsageError, match=r"no exercise 'testc.lost'; there are: .*testc.lists"):
         check("testc.lost", 1)
     with pytest.raises(UsageError, match="needs the form"):
         exercise("Nope")

@@ -1,6 +1,7 @@
 """Parameters, scripts, registry, sampling and the one entry that renders."""
 
 import importlib
+import itertools
 import json
 
 import pytest
@@ -185,9 +186,9 @@ def test_render_takes_defaults_and_text():
 
 
 def test_an_unknown_parameter_or_figure_is_refused_by_name():
-    with pytest.raises(ParamError, match="m: is not a parameter of testx.count; it has: n, f"):
+    with pytest.raises(ParamError, match=r"m: is not a parameter of testx.count; it has: n, f"):
         render("testx.count", {"m": 1})
-    with pytest.raises(ParamError, match="there is no figure 'testx.cont'; there are: testx.count"):
+    with pytest.raises(ParamError, match=r"there is no figure 'testx.cont'; there are: testx.count"):
         render("testx.cont")
     for name in ("", "..", "os.path", "a.b; import os", 7, "ch99.nothing", "../../x.y"):
         with pytest.raises(ParamError):
@@ -201,7 +202,7 @@ def test_long_runs_are_sampled_openly():
     assert steps == sorted(set(steps)) and steps[0] == 1 and steps[-1] == 4999
     assert [f.mark for f in r.key_frames] == ["third", "end"]
     regular = [s for s in steps if s not in (3, 4999)]
-    assert len({b - a for a, b in zip(regular, regular[1:])}) == 1
+    assert len({b - a for a, b in itertools.pairwise(regular)}) == 1
 
 
 def test_the_longest_unsampled_run():
@@ -262,7 +263,7 @@ def test_an_endless_figure_is_stopped(monkeypatch):
 
 
 def test_wrong_declarations_are_refused():
-    with pytest.raises(UsageError, match="'ch02.buddy'"):
+    with pytest.raises(UsageError, match=r"'ch02.buddy'"):
         explorable("Buddy!", title="x")
     with pytest.raises(UsageError, match="its own default is refused"):
         explorable("testx.a", title="x", params=dict(n=Int(99, 0, 9)))

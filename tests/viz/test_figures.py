@@ -62,10 +62,13 @@ def test_it_renders_at_the_edges_of_every_parameter(name):
 
 
 @every_figure
-def test_an_empty_script_still_shows_something(name):
+def test_an_empty_script_shows_the_start_or_says_what_is_missing(name):
     for param, kind in ex.find(name).params.items():
         if isinstance(kind, Actions):
-            check_frames(render(name, {param: ""}))
+            try:
+                check_frames(render(name, {param: ""}))
+            except ParamError as err:
+                assert err.text != "there is nothing to show for these values", "say what to add"
 
 
 @every_figure
@@ -95,7 +98,7 @@ def test_its_drawings_obey_the_rules(name):
     for f in rendered(name).frames:
         assert "var(" not in f.svg
         root = ET.fromstring(f.svg)
-        left, top, width, height = (float(v) for v in root.get("viewBox").split())
+        _left, top, width, height = (float(v) for v in root.get("viewBox").split())
         assert width == svg.WIDTH + 4
         for e in root.iter():
             assert e.get("id") is None and e.get("style") is None

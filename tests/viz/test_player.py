@@ -140,6 +140,19 @@ def test_without_a_script_every_key_frame_and_every_word_is_there():
         assert player.inline(f.caption) in words and svg.esc(f.alt) in words
 
 
+def test_a_description_that_repeats_the_caption_is_printed_once():
+    d = svg.Drawing().add(svg.paragraph("x"))
+    r = render("testp.walk", {"n": 1})
+    one = type(r)(
+        r.explorable,
+        r.values,
+        [Frame(d, "**It merges.**", "It merges. Two blocks remain.", step=1)],
+        1,
+    )
+    words = player.stepper(one, "p").split("<details")[1]
+    assert '<p class="mm-alt" data-join>Two blocks remain.</p>' in words
+
+
 def test_one_frame_needs_no_controls():
     markup = player.stepper(render("testp.walk", {"n": 1}), "p")
     assert "mm-bar" not in markup and "noscript" not in markup and "tabindex" not in markup

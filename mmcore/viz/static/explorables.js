@@ -19,6 +19,12 @@
     return seen;
   }
 
+  function description(li) {
+    var alt = li.querySelector(".mm-alt");
+    var caption = li.querySelector(".mm-c").textContent;
+    return alt.hasAttribute("data-join") ? (caption + " " + alt.textContent).trim() : alt.textContent;
+  }
+
   function start(fig) {
     if (fig.dataset.ready) return;
     fig.dataset.ready = "1";
@@ -70,7 +76,7 @@
       });
       at = i;
       caption.innerHTML = steps[i].querySelector(".mm-c").innerHTML;
-      if (desc) desc.textContent = steps[i].querySelector(".mm-alt").textContent;
+      if (desc) desc.textContent = description(steps[i]);
       var word = steps[i].value + " / " + total;
       count.textContent = word;
       range.value = String(i + 1);

@@ -19,7 +19,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmcore.viz import player  # noqa: E402
+from mmcore.viz import player
 
 #: What a page holds below and above a figure, in points, and the smallest acceptable size of one unit.
 PAGE_HEIGHT = 560.0

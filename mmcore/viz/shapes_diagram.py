@@ -6,6 +6,7 @@ Charts here are for figures that have to run everywhere the engine does; plots i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -202,7 +203,7 @@ def flow(
     :param margin: room kept free at both sides for edges that go around
     """
     boxes = _place(nodes, set(lit), now, x + margin, y, width - 2 * margin, gap, box_width)
-    taken = set(zip(lit, lit[1:], strict=False))
+    taken = set(itertools.pairwise(lit))
     for e in edges:
         for end in (e.a, e.b):
             if end not in boxes:

@@ -641,7 +641,7 @@ def bytes_map(
         d = _outline(f.lo, f.hi, per_row, gx, y, w, row_height)
         items.append(path(d, f.kind, stroke="ink", width=2 if f.focus else 0.8))
         boxes = _segments(f.lo, f.hi, per_row)
-        row, a, b = max(boxes, key=lambda s: s[2] - s[1])
+        _row, a, b = max(boxes, key=lambda s: s[2] - s[1])
         same = [s for s in boxes if s[1:] == (a, b)]
         mid = y + (same[0][0] + same[-1][0] + 1) / 2 * row_height + SMALL * 0.35
         room = (b - a + 1) * w - 6

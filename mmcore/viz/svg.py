@@ -40,22 +40,6 @@ from mmcore.viz.draw import (
     text_width,
     wrap,
 )
-from mmcore.viz.shapes_memory import (
-    Block,
-    Entry,
-    FieldSpec,
-    bit_fields,
-    bytes_map,
-    cell_map,
-    free_lists,
-    gauge,
-    legend,
-    page_grid,
-    page_strip,
-    ruler,
-    walk,
-    WalkStep,
-)
 from mmcore.viz.shapes_diagram import (
     Cell,
     Edge,
@@ -69,6 +53,22 @@ from mmcore.viz.shapes_diagram import (
     lines,
     table,
     tree,
+)
+from mmcore.viz.shapes_memory import (
+    Block,
+    Entry,
+    FieldSpec,
+    WalkStep,
+    bit_fields,
+    bytes_map,
+    cell_map,
+    free_lists,
+    gauge,
+    legend,
+    page_grid,
+    page_strip,
+    ruler,
+    walk,
 )
 
 __all__ = [

@@ -1680,7 +1680,7 @@ def __zone_watermark_unusable_free(z: Zone, order: int, alloc_flags: int) -> int
     return unusable_free
 
 
-def _min_with_reserves(mark: int, alloc_flags: int) -> int:
+def min_with_reserves(mark: int, alloc_flags: int) -> int:
     """Return the mark as it is for requests that may use part of the reserve below it."""
     if alloc_flags & ALLOC_MIN_RESERVE:
         mark -= mark // 2
@@ -1704,7 +1704,7 @@ def __zone_watermark_ok(
     """
     free_pages -= __zone_watermark_unusable_free(z, order, alloc_flags)
     if alloc_flags & ALLOC_RESERVES:
-        mark = _min_with_reserves(mark, alloc_flags)
+        mark = min_with_reserves(mark, alloc_flags)
     if free_pages <= mark + z.lowmem_reserve[highest_zoneidx]:
         return False
     if not order:

@@ -864,7 +864,8 @@ def memblock_alloc_range_nid(
             found = memblock_find_in_range_node(
                 memblock, size, align, start, end, NUMA_NO_NODE, flags
             )
-            if found and not memblock_reserve(memblock, found, size, caller):
+            elsewhere = "memblock_alloc_range_nid+0x101/0x180"
+            if found and not memblock_reserve(memblock, found, size, elsewhere):
                 return found
         if not flags & MEMBLOCK_MIRROR:
             return 0

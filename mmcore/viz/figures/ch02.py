@@ -841,15 +841,23 @@ def _keep_free(zone: Zone, pages: int) -> None:
                 break
 
 
+def _must_exceed(zone: Zone, order: int, mark: int, highest_zoneidx: int, flags: int) -> int:
+    """Return the number of free pages that the engine's watermark check wants exceeded."""
+    low, high = 0, mark + zone.lowmem_reserve[highest_zoneidx] + zone.nr_free_highatomic + 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        ok = page_alloc.__zone_watermark_ok(zone, 0, mark, highest_zoneidx, flags, middle)
+        low, high = (low, middle) if ok else (middle, high)
+    return low + (1 << order) - 1
+
+
 def _walk_row(m: Any, event: Event, gfp: int, order: int, slow: bool) -> _Row:
     """Explain one zone_tried event: what the free pages had to exceed, and why they did not."""
     f = event.fields
     zone = m.node_data[f["nid"]].node_zones[f["zone_idx"]]
     flags = page_alloc.gfp_to_alloc_flags(m, gfp, order) if slow else 0
-    floor = page_alloc._min_with_reserves(
-        f["mark"], flags
-    ) + page_alloc.__zone_watermark_unusable_free(zone, order, flags)
-    exceed = floor + zone.lowmem_reserve[gfp_zone(gfp)]
+    floor = _must_exceed(zone, order, f["mark"], zone.zone_idx, flags)
+    exceed = _must_exceed(zone, order, f["mark"], gfp_zone(gfp), flags)
     if f["result"] == "ok":
         verdict = "passes"
     elif f["result"] == "no page":

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmcore.errors import UsageError
+from mmcore.viz.player import own_style
 from mmcore.viz.svg import esc
 
 __all__ = ["Comparison", "beside"]
@@ -130,7 +131,7 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": str(self)}
+        return {"text/html": own_style() + self.html(), "text/plain": str(self)}
 
 
 def _plain(value: Any) -> str:

@@ -30,6 +30,7 @@ from mmcore.errors import UsageError
 from mmcore.viz import palette
 from mmcore.viz.draw import finish
 from mmcore.viz.explorable import plain
+from mmcore.viz.player import own_style
 
 __all__ = [
     "Chart",
@@ -154,7 +155,11 @@ class Chart:
         return f'<div class="mm-fig mm-chart"><div class="mm-stage">{self.svg(prefix)}</div></div>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": self.html(), "image/svg+xml": self.svg(), "text/plain": repr(self)}
+        return {
+            "text/html": own_style() + self.html(),
+            "image/svg+xml": self.svg(),
+            "text/plain": repr(self),
+        }
 
     def __repr__(self) -> str:
         return f"<chart: {self.alt}>"

@@ -20,6 +20,7 @@ from typing import Any
 
 from mmcore.errors import UsageError
 from mmcore.viz.explorable import plain
+from mmcore.viz.player import own_style
 from mmcore.viz.svg import esc
 
 __all__ = ["Exercise", "Verdict", "check", "exercise", "names"]
@@ -113,7 +114,7 @@ class Verdict:
         return f'<p class="mm-verdict mm-{kind}-answer" role="status">{esc(self.text)}</p>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": self.text}
+        return {"text/html": own_style() + self.html(), "text/plain": self.text}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as what JSON can carry."""

@@ -7,7 +7,6 @@ imported only there, because a page in which it was imported drags in the whole 
 
 from __future__ import annotations
 
-import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -16,14 +15,9 @@ from typing import Any
 from mmcore.viz import player
 from mmcore.viz.explorable import Rendering, find, render
 
-__all__ = ["Explore", "building_book", "explore"]
+__all__ = ["Explore", "explore"]
 
 _used_prefixes: dict[str, int] = {}
-
-
-def building_book() -> bool:
-    """Whether the book is being built."""
-    return os.environ.get("MMCORE_BOOK", "") not in ("", "0")
 
 
 def _prefix(name: str, values: Mapping[str, Any]) -> str:
@@ -65,10 +59,10 @@ class Explore:
         return self._widget
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        if building_book():
+        if player.building_book():
             return {"text/html": self.html(), "image/svg+xml": self.svg()}
         # Notebook pages have neither the book's style sheet nor its script; the output brings its own.
-        own = f"<style>{player.style()}</style>{self.html()}<script>{player.script()}</script>"
+        own = f"{player.own_style()}{self.html()}<script>{player.script()}</script>"
         bundle: dict[str, Any] = {"text/html": own, "text/plain": repr(self)}
         widget = self.widget()
         if widget is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -24,9 +25,11 @@ from mmcore.viz.explorable import Frame, Rendering
 __all__ = [
     "MARKS",
     "MAX_ELEMENTS",
+    "building_book",
     "count_elements",
     "inline",
     "key_svg",
+    "own_style",
     "plain_text",
     "ranges",
     "script",
@@ -314,6 +317,16 @@ def _static(name: str) -> str:
 def style() -> str:
     """Return the style sheet of the steppers: the palette and ``static/explorables.css``."""
     return palette.css() + _static("explorables.css")
+
+
+def building_book() -> bool:
+    """Whether the book is being built; its pages have the style sheet and the script already."""
+    return os.environ.get("MMCORE_BOOK", "") not in ("", "0")
+
+
+def own_style() -> str:
+    """Return the style sheet as an element for an output in a notebook, which has no page around it."""
+    return "" if building_book() else f"<style>{style()}</style>"
 
 
 def script() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcore.errors import UsageError
+from mmcore.viz.player import own_style
 from mmcore.viz.svg import esc
 
 __all__ = ["KERNEL_TREE", "Listing", "kernel_url", "mirrors", "show"]
@@ -107,7 +108,7 @@ class Listing:
         return f'<div class="mm-show"><p class="mm-show-head">{head}</p>{_highlighted(self.source)}</div>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": str(self)}
+        return {"text/html": own_style() + self.html(), "text/plain": str(self)}
 
     def __str__(self) -> str:
         return f"# {self._heading()}\n{self.source}"

@@ -61,7 +61,8 @@ class Control:
 
     def _input(self, param: Param, value: Any) -> Any:
         label = getattr(param, "label", "") or self.name.replace("_", " ")
-        if unit := getattr(param, "unit", ""):
+        unit = getattr(param, "unit", "")
+        if unit and unit != label:
             label = f"{label} ({unit})"
         common: dict[str, Any] = {"description": label, "style": _LABEL, "layout": _layout()}
         if isinstance(param, Int):
@@ -221,7 +222,7 @@ class Panel:
         )
         style = w.HTML(f"<style>{player.style()}</style>")
         boxes = [c.box for c in self.controls.values()]
-        head = [w.VBox([*boxes, self.reset])] if boxes else []
+        head = [w.VBox([*boxes, w.HBox([self.reset])])] if boxes else []
         self.box = w.VBox([style, *head, self.error, self.stage, self.stepper, self.caption])
         self._take(rendering)
 

@@ -188,7 +188,9 @@ def test_render_takes_defaults_and_text():
 def test_an_unknown_parameter_or_figure_is_refused_by_name():
     with pytest.raises(ParamError, match=r"m: is not a parameter of testx.count; it has: n, f"):
         render("testx.count", {"m": 1})
-    with pytest.raises(ParamError, match=r"there is no figure 'testx.cont'; there are: testx.count"):
+    with pytest.raises(
+        ParamError, match=r"there is no figure 'testx.cont'; there are: testx.count"
+    ):
         render("testx.cont")
     for name in ("", "..", "os.path", "a.b; import os", 7, "ch99.nothing", "../../x.y"):
         with pytest.raises(ParamError):

@@ -56,7 +56,7 @@
       caption.parentNode.insertBefore(probe, caption);
       steps.forEach(function (li) {
         probe.innerHTML = li.querySelector(".mm-c").innerHTML;
-        highest = Math.max(highest, probe.offsetHeight);
+        highest = Math.max(highest, Math.ceil(probe.getBoundingClientRect().height));
       });
       probe.remove();
       if (highest) caption.style.minHeight = highest + "px";

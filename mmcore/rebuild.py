@@ -25,6 +25,7 @@ from mmcore.mm import vmstat as vs
 from mmcore.mm.gfp import __GFP_BITS_MASK
 from mmcore.mm.mm_types import Page
 from mmcore.mm.mmzone import (
+    MAX_NR_ZONES,
     MAX_ORDER_NR_PAGES,
     MAX_PAGE_ORDER,
     MIGRATE_MOVABLE,
@@ -54,7 +55,7 @@ from mmcore.proc.zoneinfo import ZoneInfo
 if TYPE_CHECKING:
     from mmcore.machine import Machine
 
-__all__ = ["Row", "compare", "from_capture"]
+__all__ = ["Row", "compare", "from_capture", "from_zoneinfo"]
 
 
 @dataclass(slots=True)
@@ -590,6 +591,37 @@ def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Ma
         _counters(vs.VM_EVENT_TEXT, events, m.vm_event)
         m.mm_init.memmap_pages = events.get("nr_memmap_boot_pages", m.mm_init.memmap_pages)
     m.capture = cap
+    return m
+
+
+def _adopt_marks(m: Machine, zones: list[ZoneInfo]) -> None:
+    """Set marks, reserves and per-CPU batches to what /proc/zoneinfo says."""
+    for info in zones:
+        zone = _zone(m, info.node, info.zone)
+        if zone is None:
+            continue
+        boost = info.pages.get("boost", 0)
+        zone.watermark_boost = boost
+        for i, name in enumerate(("min", "low", "high", "promo")):
+            if name in info.pages:
+                zone._watermark[i] = info.pages[name] - boost
+        for i, pages in enumerate(info.protection[:MAX_NR_ZONES]):
+            zone.lowmem_reserve[i] = pages
+        for cpu in info.pagesets:
+            if cpu.cpu < len(zone.per_cpu_pageset):
+                zone.per_cpu_pageset[cpu.cpu].batch = cpu.values.get("batch", 1)
+
+
+def from_zoneinfo(cap: capture.Capture) -> Machine:
+    """Return a machine in the state of /proc/zoneinfo: sizes, marks and counters as recorded.
+
+    :raises UsageError: if the capture has no populated zone
+    :raises ParseError: if the text is damaged
+    """
+    from mmcore.machine import Machine
+
+    m = from_capture(Machine, cap)
+    _adopt_marks(m, m.recorded or [])
     return m
 
 

@@ -103,7 +103,7 @@ class Machine:
         self.paging = PagingState()
         self.init_mm: MmStruct | None = None  # the kernel's own address space
         self.pgd_list: list[MmStruct] = []  # address spaces that share its upper half
-        self.zero_pfn = 0  # empty_zero_page; see mm/memory.py:init_zero_pfn()
+        self.zero_pfn = -1  # empty_zero_page; mm/memory.py:paging_init() finds it a page
         self.fault_around_pages = 16
         self.transparent_hugepage_enabled = "always"  # or "madvise", "never"
         self.transparent_hugepage_use_zero_page = True

@@ -67,6 +67,8 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
     # include/trace/events/tlb.h
     "tlb:tlb_flush": ("reason", "pages"),
     # The model's own: steps for which the kernel has no tracepoint.
+    # arch/x86/mm/fault.c, mm/memory.c: a decision, its outcome, and the locks held then
+    "model:fault_step": ("function", "step", "lock"),
     "model:warn": ("text",),
     # mm/page_alloc.c: free lists; "to_tail" tells which end of the list got the block
     "model:buddy_merge": ("pfn", "buddy_pfn", "order", "migratetype"),

@@ -35,6 +35,7 @@ __all__ = [
     "script",
     "split_key_svg",
     "split_svg",
+    "standalone",
     "stepper",
     "style",
     "view_box",
@@ -237,8 +238,8 @@ def stepper(rendering: Rendering, prefix: str, *, error: str = "") -> str:
     title = rendering.title
     stage = merged_svg(frames, shown, prefix, title)
     others = "".join(
-        f'<figure class="mm-key">{shapes.finish(str(frames[i].svg), f"{prefix}-k{i}", title, plain_text(frames[i].alt))}'
-        f"<figcaption>{_counter(rendering, i)}. {inline(frames[i].caption)}</figcaption></figure>"
+        f'<div class="mm-key">{shapes.finish(str(frames[i].svg), f"{prefix}-k{i}", title, plain_text(frames[i].alt))}'
+        f"<p class="mm-caption">{_counter(rendering, i)}. {inline(frames[i].caption)}</p></div>"
         for i in keys[1:]
     )
     focus = ' tabindex="0"' if n > 1 else ""
@@ -332,3 +333,13 @@ def own_style() -> str:
 def script() -> str:
     """Return ``static/explorables.js``."""
     return _static("explorables.js")
+
+
+def standalone(svg: str, title: str, alt: str) -> str:
+    """Return an ``<svg>`` as a file of its own: it has its own ground and is dark where the reader's system is."""
+    box = view_box(svg)
+    head, _, rest = svg.partition(">")
+    x, y, width, height = (shapes.num(v) for v in box)
+    ground = f'<rect class="mm-paper" fill="{palette.WHITE}" x="{x}" y="{y}" width="{width}" height="{height}"/>'
+    body = f"{head}><style>{palette.standalone_css()}</style>{ground}{rest}"
+    return shapes.finish(body, "mm", title, alt) + "\n"

@@ -152,7 +152,7 @@ def test_without_scripts_the_key_frames_stand_there(browser, page_file):
     assert page.locator("#one .mm-stage svg text", has_text="number 3").is_visible()
     assert page.locator("#one .mm-key svg text", has_text="number 6").is_visible()
     assert (
-        page.locator("#one .mm-key figcaption")
+        page.locator("#one .mm-key .mm-caption")
         .inner_text()
         .startswith("Step 6 of 6. Step 6 is here.")
     )

@@ -214,3 +214,13 @@ def test_rendering_is_deterministic():
     a = player.stepper(render("testp.walk", {"n": 300}), "p")
     b = player.stepper(render("testp.walk", {"n": "300"}), "p")
     assert a == b
+
+
+def test_a_drawing_can_stand_alone():
+    f = render("testp.walk").frames[0]
+    root = ET.fromstring(player.standalone(f.svg, "A walk", f.alt))
+    assert root.get("role") == "img"
+    style = root.find("{http://www.w3.org/2000/svg}style").text
+    assert "prefers-color-scheme:dark" in style and ".mm-movable{fill:#7CC8F2}" in style
+    ground = root.find("{http://www.w3.org/2000/svg}rect")
+    assert ground.get("class") == "mm-paper" and float(ground.get("width")) == svg.WIDTH + 4

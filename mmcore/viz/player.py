@@ -239,7 +239,7 @@ def stepper(rendering: Rendering, prefix: str, *, error: str = "") -> str:
     stage = merged_svg(frames, shown, prefix, title)
     others = "".join(
         f'<div class="mm-key">{shapes.finish(str(frames[i].svg), f"{prefix}-k{i}", title, plain_text(frames[i].alt))}'
-        f"<p class="mm-caption">{_counter(rendering, i)}. {inline(frames[i].caption)}</p></div>"
+        f'<p class="mm-caption">{_counter(rendering, i)}. {inline(frames[i].caption)}</p></div>'
         for i in keys[1:]
     )
     focus = ' tabindex="0"' if n > 1 else ""

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
-from bench.measure import best, c_buddy, memory_of, mixed_script, rate
+from bench.measure import best, c_buddy, memory_of, mixed_script
 from mmcore import Machine
 from mmcore.arch.x86 import pgtable
 from mmcore.arch.x86.pgtable_types import PAGE_SHARED
+from mmcore.kernel.fork import mm_alloc
 from mmcore.machine import bare_zone
 from mmcore.mm import page_alloc
 from mmcore.mm.gfp import GFP_HIGHUSER_MOVABLE
+from mmcore.mm.mm import MmStruct
 from mmcore.mm.mm_types import Page
 from mmcore.mm.mmzone import MIGRATE_MOVABLE, Zone
 from mmcore.mm.page_alloc import FPI_NONE
@@ -39,26 +41,36 @@ class Row:
 def boot(quick: bool) -> Iterator[Row]:
     """Boot machines of three sizes: seconds, and the memory that the booted machine keeps."""
     for size in ("1G", "64G") if quick else ("1G", "64G", "1T"):
-        yield Row(
-            f"boot {size}", best(lambda size=size: Machine.boot(size), 2), "s", better="lower"
-        )
-        machine, kept = memory_of(lambda size=size: Machine.boot(size))
+        yield Row(f"boot {size}", best(Machine.boot, 2, size), "s", better="lower")
+        machine, kept = memory_of(Machine.boot, size)
         yield Row(f"boot {size}, memory", kept / 1e6, "MB", better="lower")
         del machine
 
 
 def page_memory(quick: bool) -> Iterator[Row]:
-    """What one materialised page costs: order-0 pages of a 1 GiB machine, the list of them not counted."""
+    """What one page costs once it has an object: order-0 pages of a 1 GiB machine, without the list."""
     machine = Machine.boot("1G")
-    n = 20_000 if quick else 200_000
-    pages: list[Page | None] = [None] * n
+    pages: list[Page | None] = [None] * (20_000 if quick else 200_000)
+    _, kept = memory_of(_allocate, machine, pages)
+    yield Row("memory per materialised page", kept / len(pages), "bytes", better="lower")
 
-    def allocate() -> None:
-        for i in range(n):
-            pages[i] = page_alloc.alloc_pages(machine, GFP_HIGHUSER_MOVABLE, 0)
 
-    _, kept = memory_of(allocate)
-    yield Row("memory per materialised page", kept / n, "bytes", better="lower")
+def _allocate(machine: Machine, pages: list[Page | None]) -> None:
+    for i in range(len(pages)):
+        pages[i] = page_alloc.alloc_pages(machine, GFP_HIGHUSER_MOVABLE, 0)
+
+
+def _free(pages: list[Page | None]) -> None:
+    for page in pages:
+        assert page is not None
+        page_alloc.__free_pages(page, 0)
+
+
+def _pairs(machine: Machine, n: int) -> None:
+    for _ in range(n):
+        page = page_alloc.alloc_pages(machine, GFP_HIGHUSER_MOVABLE, 0)
+        assert page is not None
+        page_alloc.__free_pages(page, 0)
 
 
 def pcp(quick: bool) -> Iterator[Row]:
@@ -66,32 +78,23 @@ def pcp(quick: bool) -> Iterator[Row]:
     machine = Machine.boot("1G")
     n = 20_000 if quick else 100_000
     pages: list[Page | None] = [None] * n
-
-    def fill() -> None:
-        for i in range(n):
-            pages[i] = page_alloc.alloc_pages(machine, GFP_HIGHUSER_MOVABLE, 0)
-
-    def empty() -> None:
-        for page in pages:
-            assert page is not None
-            page_alloc.__free_pages(page, 0)
-
-    def pairs() -> None:
-        for _ in range(n):
-            page = page_alloc.alloc_pages(machine, GFP_HIGHUSER_MOVABLE, 0)
-            assert page is not None
-            page_alloc.__free_pages(page, 0)
-
-    yield Row("order 0, alloc and free in turn", 2 * rate(n, pairs), "op/s", "dict")
-    # The first round makes the page objects; what is measured is the steady state.
-    fill(), empty()
-    yield from _fill_and_empty("order 0 through pcp", n, fill, empty)
+    yield Row(
+        "order 0, alloc and free in turn", 2 * n / best(_pairs, 3, machine, n), "op/s", "dict"
+    )
+    yield from _fill_and_empty(
+        "order 0 through pcp", n, lambda: _allocate(machine, pages), lambda: _free(pages)
+    )
 
 
 def _fill_and_empty(
     name: str, n: int, fill: Callable[[], None], empty: Callable[[], None], runs: int = 3
 ) -> Iterator[Row]:
-    """Time filling and emptying in turn; the best of each."""
+    """Time filling and emptying in turn; the best of each.
+
+    A first round, which makes the page objects, is not counted: what is measured is the steady state.
+    """
+    fill()
+    empty()
     filling = emptying = float("inf")
     for _ in range(runs):
         gc.collect()
@@ -109,24 +112,25 @@ def _fill_and_empty(
 
 def buddy(quick: bool) -> Iterator[Row]:
     """Orders 0 and 9 at the buddy itself: __rmqueue_smallest() and __free_one_page()."""
-    for order, pages_in_zone in ((0, 1 << 16), (9, 1 << 20)):
-        zone: Zone = bare_zone(pages_in_zone)
-        n = (pages_in_zone >> order) // (8 if quick and order == 0 else 1)
-        # The kernel's callers pass the block type; the zone has one.
-        taken: list[Page | None] = [None] * n
+    for order, pages_in_zone in ((0, 1 << 13 if quick else 1 << 16), (9, 1 << 20)):
+        yield from _buddy(bare_zone(pages_in_zone), order, pages_in_zone >> order)
 
-        def fill(zone: Zone = zone, order: int = order, n: int = n, taken: list = taken) -> None:
-            take = page_alloc.__rmqueue_smallest
-            for i in range(n):
-                taken[i] = take(zone, order, MIGRATE_MOVABLE)
 
-        def empty(zone: Zone = zone, order: int = order, taken: list = taken) -> None:
-            give = page_alloc.__free_one_page
-            for page in taken:
-                give(page, page.pfn, zone, order, MIGRATE_MOVABLE, FPI_NONE)
+def _buddy(zone: Zone, order: int, n: int) -> Iterator[Row]:
+    taken: list[Page | None] = [None] * n
 
-        fill(), empty()
-        yield from _fill_and_empty(f"buddy order {order}", n, fill, empty)
+    def fill() -> None:
+        take = page_alloc.__rmqueue_smallest
+        for i in range(n):
+            taken[i] = take(zone, order, MIGRATE_MOVABLE)
+
+    def empty() -> None:
+        give = page_alloc.__free_one_page
+        for page in taken:
+            assert page is not None
+            give(page, page.pfn, zone, order, MIGRATE_MOVABLE, FPI_NONE)
+
+    yield from _fill_and_empty(f"buddy order {order}", n, fill, empty)
 
 
 def _replay(machine: Machine, script: list[int]) -> None:
@@ -143,7 +147,7 @@ def _replay(machine: Machine, script: list[int]) -> None:
 
 def mixed(quick: bool) -> Iterator[Row]:
     """A seeded mix of orders 0 to 9, over three sizes: the time per operation must not grow."""
-    sizes = (
+    sizes: tuple[tuple[int, int], ...] = (
         ((1 << 16, 10_000), (1 << 18, 30_000))
         if quick
         else ((1 << 16, 100_000), (1 << 18, 300_000))
@@ -153,7 +157,7 @@ def mixed(quick: bool) -> Iterator[Row]:
     for pages, operations in sizes:
         script = mixed_script(operations, pages)
         machine = bare_zone(pages).machine
-        seconds = best(lambda m=machine, s=script: _replay(m, s), 1)
+        seconds = best(_replay, 1, machine, script)
         yield Row(
             f"mixed replay, {operations:,} on {pages >> 8} MiB", operations / seconds, "op/s", "c"
         )
@@ -164,21 +168,22 @@ def mixed(quick: bool) -> Iterator[Row]:
 
 def paging(quick: bool) -> Iterator[Row]:
     """Page tables: mapping and walking 4 KiB pages, dense, over three sizes."""
+    base = 0x7F00_0000_0000
     for n in (1 << 10, 1 << 13) if quick else (1 << 10, 1 << 14, 1 << 17):
-        machine = Machine.boot("2G")
-        mm = pgtable.mm_for_tables(machine)
-        base = 0x7F00_0000_0000
+        mm = mm_alloc(Machine.boot("2G"))
+        assert mm is not None
+        yield Row(f"map {n:,} pages", n / best(_map_all, 1, mm, base, n), "page/s", "dict")
+        yield Row(f"walk {n:,} addresses", n / best(_walk_all, 3, mm, base, n), "walk/s", "dict")
 
-        def map_all(mm: object = mm, n: int = n) -> None:
-            for i in range(n):
-                pgtable.map_page(mm, base + (i << 12), 0x1000 + i, PAGE_SHARED)
 
-        def walk_all(mm: object = mm, n: int = n) -> None:
-            for i in range(n):
-                pgtable.walk(mm, base + (i << 12))
+def _map_all(mm: MmStruct, base: int, n: int) -> None:
+    for i in range(n):
+        pgtable.map_page(mm, base + (i << 12), 0x1000 + i, PAGE_SHARED)
 
-        yield Row(f"map {n:,} pages", n / best(map_all, 1), "page/s", "dict")
-        yield Row(f"walk {n:,} addresses", n / best(walk_all, 1), "walk/s", "dict")
+
+def _walk_all(mm: MmStruct, base: int, n: int) -> None:
+    for i in range(n):
+        pgtable.walk(mm, base + (i << 12))
 
 
 CASES: dict[str, Callable[[bool], Iterator[Row]]] = {

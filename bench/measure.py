@@ -16,36 +16,36 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import ParamSpec, TypeVar
 
-__all__ = ["best", "c_buddy", "dict_loop", "memory_of", "mixed_script", "rate"]
+__all__ = ["best", "c_buddy", "dict_loop", "memory_of", "mixed_script"]
 
 
-def best(work: Callable[[], object], runs: int = 3) -> float:
-    """Return the shortest time in seconds that @work took in @runs runs, collector off."""
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def best(work: Callable[..., object], runs: int, *args: object) -> float:
+    """Return the shortest time in seconds that ``work(*args)`` took in @runs runs, collector off."""
     shortest = float("inf")
     for _ in range(runs):
         gc.collect()
         gc.disable()
         try:
             start = perf_counter()
-            work()
+            work(*args)
             shortest = min(shortest, perf_counter() - start)
         finally:
             gc.enable()
     return shortest
 
 
-def rate(operations: int, work: Callable[[], object], runs: int = 3) -> float:
-    """Return operations per second of the best of @runs runs."""
-    return operations / best(work, runs)
-
-
-def memory_of(work: Callable[[], object]) -> tuple[object, int]:
+def memory_of(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> tuple[R, int]:
     """Return the result of @work and the bytes of Python memory that it keeps alive."""
     gc.collect()
     tracemalloc.start()
     try:
-        result = work()
+        result = work(*args, **kwargs)
         gc.collect()
         return result, tracemalloc.get_traced_memory()[0]
     finally:
@@ -60,7 +60,7 @@ def dict_loop(n: int = 1_000_000) -> float:
         for i in range(n):
             d[i & 1023] = i
 
-    return rate(n, work)
+    return n / best(work, 3)
 
 
 def mixed_script(operations: int, pages: int, seed: int = 1) -> list[int]:

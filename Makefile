@@ -27,7 +27,7 @@ book: $(STAMP) ## execute the chapters and write the HTML book; CH=02 one chapte
 	@$(PY) tools/build_book.py html $(if $(CH),--chapter $(CH)) $(if $(DRAFT),--draft)
 
 pdf: $(STAMP) ## write the PDF (needs TeX; says which Debian packages)
-	@$(PY) tools/build_book.py pdf
+	@$(PY) tools/build_book.py pdf $(if $(DRAFT),--draft)
 
 test: $(STAMP) ## run every test; T=tests/mm runs some, ARGS="-k buddy -x" goes to pytest
 	@$(PY) tools/run_tests.py $(T) $(if $(ARGS),-- $(ARGS))

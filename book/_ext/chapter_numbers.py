@@ -83,19 +83,21 @@ def _number_floats(env: BuildEnvironment, docname: str, number: int) -> None:
     env.toc_fignumbers[docname] = numbers
 
 
-def start_latex_chapter(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """In the PDF, let chapter 2 be chapter 2 although nothing was numbered before it."""
-    number = chapter_number(docname)
-    if app.builder.format == "latex" and number is not None:
-        section = next(doctree.findall(nodes.section), None)
-        if section is not None:
-            section.parent.insert(
-                section.parent.index(section),
-                nodes.raw("", rf"\setcounter{{chapter}}{{{number - 1}}}", format="latex"),
-            )
+def start_latex_chapter(app: Sphinx, doctree: nodes.document) -> None:
+    """In the PDF, let chapter 2 be chapter 2, and number no page that is not a chapter."""
+    number = chapter_number(app.env.docname)
+    depth = -1 if number is None else 2
+    latex = rf"\setcounter{{secnumdepth}}{{{depth}}}"
+    if number is not None:
+        latex += rf"\setcounter{{chapter}}{{{number - 1}}}"
+    section = next(doctree.findall(nodes.section), None)
+    if section is not None:
+        section.parent.insert(
+            section.parent.index(section), nodes.raw("", latex + "\n", format="latex")
+        )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-get-updated", renumber, priority=900)
-    app.connect("doctree-resolved", start_latex_chapter)
+    app.connect("doctree-read", start_latex_chapter)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

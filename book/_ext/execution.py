@@ -109,6 +109,15 @@ def cell_error(result: Any) -> str:
     return str(result.exc_string)
 
 
+def keep_executed(app: Sphinx, docname: str, notebook: Any) -> None:
+    """Write an executed chapter beside the pages, for the check that nothing was lost on the way."""
+    import nbformat
+
+    target = Path(app.outdir).parent / "executed" / f"{docname}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.from_dict(notebook), target)
+
+
 def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     """Execute those of @docnames that are notebooks and not in the cache, before anything is read."""
     from jupyter_cache import get_cache
@@ -130,6 +139,8 @@ def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
             cache.match_cache_notebook(notebook)
         except KeyError:
             todo.append((docname, path, notebook, reader.read_fmt))
+        else:
+            keep_executed(app, docname, cache.merge_match_into_notebook(notebook)[1])
     if not todo:
         return
     jobs = max(1, min(len(todo), os.cpu_count() or 1, 8))
@@ -158,6 +169,7 @@ def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
             logger.info(progress)
             if result.time > BUDGET:
                 logger.info(f"  {docname} takes longer than its {BUDGET:.0f} s")
+            keep_executed(app, docname, result.nb)
             record = cache.add_nb_to_project(path, **({"read_data": fmt} if fmt else {}))
             cache.cache_notebook_bundle(
                 CacheBundleIn(result.nb, record.uri, data={"execution_seconds": result.time}),

@@ -11,6 +11,7 @@ from typing import Any
 
 import kernelindex
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -22,10 +23,21 @@ _SHOWN = re.compile(
 )
 
 
+def _add_index_entry(app: Sphinx, node: nodes.reference, path: str, name: str) -> None:
+    """Let the book's index name @name where a page first cites it."""
+    if isinstance(node.parent, nodes.TextElement) and not isinstance(node.parent, nodes.title):
+        anchor = f"kernel-{app.env.new_serialno('kernel')}-{nodes.make_id(name)}"
+        entry = ("single", f"{name}; {path}", anchor, "", None)
+        target = nodes.target("", "", ids=[anchor])
+        place = node.parent.index(node)
+        node.parent[place:place] = [addnodes.index(entries=[entry]), target]
+
+
 def resolve(app: Sphinx, doctree: nodes.document) -> None:
     """Give the page's kernel links their addresses."""
     index = kernelindex.load()
-    for node in doctree.findall(nodes.reference):
+    indexed: set[tuple[str, str]] = set()
+    for node in list(doctree.findall(nodes.reference)):
         uri = node.get("refuri", "")
         if not uri.startswith("kernel:"):
             continue
@@ -40,6 +52,9 @@ def resolve(app: Sphinx, doctree: nodes.document) -> None:
         node["refuri"] = index.url(path, name)
         node["reftitle"] = f"{path}{': ' + name if name else ''}, Linux {index.release}"
         node["classes"].append("kernel")
+        if name and (path, name) not in indexed:
+            indexed.add((path, name))
+            _add_index_entry(app, node, path, name)
 
     def line(m: re.Match[str]) -> str:
         return m.group(1) + index.url(m.group("path"), m.group("name")) + m.group(2)

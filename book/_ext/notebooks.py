@@ -24,7 +24,6 @@ NOTE = (
     "the folder `lab/` of a copy of the project (`make lab` there opens it), or install the engine with "
     "`pip install .` in the project's folder.*"
 )
-_TARGET = re.compile(r"^\(([\w:-]+)\)=\s*$", re.M)
 
 
 def reader_notebook(text: str, *, note: bool = False) -> NotebookNode:
@@ -40,8 +39,11 @@ def reader_notebook(text: str, *, note: bool = False) -> NotebookNode:
             cell.source = kernelindex.resolve_text(cell.source)
             if not cell.source.strip():
                 continue
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
         cell.metadata = _kept(cell.metadata)
         cells.append(cell)
+        if figure.get("caption"):  # the book prints it under the figure; so does the notebook
+            cells.append(nbformat.v4.new_markdown_cell(kernelindex.resolve_text(figure["caption"])))
     if note:
         place = next((i for i, c in enumerate(cells) if c.source.lstrip().startswith("#")), 0)
         cells.insert(place + 1, nbformat.v4.new_markdown_cell(NOTE))

@@ -6,6 +6,7 @@ icons become a few inline drawings, and what nobody needs is not shipped.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -47,7 +48,7 @@ def _svg(match: re.Match[str]) -> str:
     kept = ["book-icon"] + [c for c in classes.split() if not re.match(r"fa[srb]?(-|$)", c)]
     rest = re.sub(r'\s(title)="([^"]*)"', r' data-title="\2"', rest)
     return (
-        f'<{tag} class="{" ".join(kept)}"{rest} aria-hidden="true"><svg viewBox="0 0 16 16" width="16" height="16" focusable="false">'
+        f'<{tag} class="{" ".join(kept)}"{rest} aria-hidden="true"><svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" focusable="false">'
         f'<path d="{ICONS[name]}"/></svg></{tag}>'
     )
 
@@ -87,13 +88,30 @@ def clean_css(text: str) -> str:
     return re.sub(r"/\*# sourceMappingURL=.*?\*/", "", text)
 
 
+def write_404(out: Path, base: str) -> None:
+    """Write the page for wrong addresses: complete in itself, because it is served at any depth.
+
+    Its script finds the book's folder. Without scripts its links work where the publisher has said in
+    ``BOOK_BASE`` which folder that is (``/memory-book/``); otherwise they lead to the host's root.
+    """
+    text = Path(__file__).with_name("404.html").read_text(encoding="utf-8")
+    folder = f"/{base.strip('/')}/".replace("//", "/")
+    text = text.replace("@HOME@", f"{folder}book/index.html" if base else "/")
+    text = text.replace("@SEARCH@", f"{folder}search.html" if base else "/search.html")
+    (out / "404.html").write_text(text, encoding="utf-8")
+
+
 def finish(app: Sphinx, exception: Exception | None) -> None:
     """Clean what was written."""
     if exception is not None or app.builder.format != "html":
         return
     out = Path(app.outdir)
+    known = {*app.env.found_docs, "index", "genindex", "search", "404"}
     for page in out.rglob("*.html"):
         if "_static" in page.parts:
+            continue
+        if page.relative_to(out).with_suffix("").as_posix() not in known:
+            page.unlink()  # its source was removed or renamed
             continue
         text = page.read_text(encoding="utf-8")
         new = clean_page(text, page.relative_to(out).with_suffix("").as_posix())
@@ -109,15 +127,15 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         junk.unlink(missing_ok=True)
     for folder in ("vendor", "locales", "images"):
         shutil.rmtree(static / folder, ignore_errors=True)
-    for name in ("file.png", "minus.png", "plus.png"):
-        (static / name).unlink(missing_ok=True)
     for script in static.rglob("*.js"):
         text = script.read_text(encoding="utf-8")
         if "sourceMappingURL" in text:
             script.write_text(re.sub(r"\n?//# sourceMappingURL=.*", "", text), encoding="utf-8")
+    write_404(out, os.environ.get("BOOK_BASE", ""))
     (out / ".nojekyll").touch()  # a forge that serves pages must not drop _static/
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("comments_config", {}, "html")  # Jupyter Book sets it; its extension is not loaded
     app.connect("build-finished", finish, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

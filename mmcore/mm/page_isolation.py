@@ -72,12 +72,16 @@ def has_unmovable_pages(
 ) -> Page | None:
     """Return the first page of a part of one pageblock that could not be moved away, or None.
 
+    A pfn that no zone spans counts as reserved, which is what the kernel makes of such a hole.
+
     Simplified: huge pages of hugetlbfs count like other folios.
 
     Mirrors mm/page_isolation.c:has_unmovable_pages().
     """
     pfn = start_pfn
     while pfn < end_pfn:
+        if m.pfn_zone(pfn) is None:
+            return pfn_to_page(m, start_pfn)
         page = pfn_to_page(m, pfn)
         pfn += 1
         if page.flags >> PG_reserved & 1:
@@ -203,6 +207,8 @@ def isolate_single_pageblock(
     Mirrors mm/page_isolation.c:isolate_single_pageblock().
     """
     block_pfn = boundary_pfn - pageblock_nr_pages if isolate_before else boundary_pfn
+    if m.pfn_zone(block_pfn) is None:
+        return -EBUSY  # a hole: its pages are reserved
     block = pfn_to_page(m, block_pfn)
     start_pfn = max(ALIGN_DOWN(block_pfn, MAX_ORDER_NR_PAGES), block.zone.zone_start_pfn)
     if not skip_isolation:

@@ -522,6 +522,7 @@ def _fill_free_lists(m: Machine, zone: Zone, counts: list[list[int]]) -> None:
         for block in range(pfn, pfn + (1 << order), pageblock_nr_pages):
             zone.pageblock_flags[block - zone.pageblock_base >> pageblock_order] = mtype
         page = zone.mem_map[pfn] = Page(pfn, zone)
+        page_alloc.set_buddy_order(page, order)
         page_alloc.__add_to_free_list(page, zone, order, mtype, True)
         page_alloc.account_freepages(zone, 1 << order, mtype)
     counted = zone.vm_stat[vs.NR_FREE_PAGES]

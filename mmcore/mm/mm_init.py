@@ -683,7 +683,7 @@ def for_each_free_mem_pfn_range_in_zone(
 ) -> Iterator[tuple[int, int]]:
     """Yield the free ranges of a zone from @first_init_pfn on, in pages.
 
-    Mirrors include/linux/memblock.h:for_each_free_mem_pfn_range_in_zone().
+    Mirrors mm/memblock.c:__next_mem_pfn_range_in_zone().
     """
     for spa, epa, _ in mb.for_each_free_mem_range(m.memblock, zone.node):
         spfn, epfn = mb.PFN_UP(spa), mb.PFN_DOWN(epa)

@@ -272,7 +272,9 @@ def parse_all(text: str) -> list[AllocFailure]:
             report._lines.append((stamp, _head_text(report)))
             reports.append(report)
         elif report is not None:
-            report._lines.append((stamp, _take_line(report, line, number)))
+            part = _take_line(report, line, number)
+            # What is cut short or printed otherwise is read as far as it goes and kept as it is.
+            report._lines.append((stamp, line if callable(part) and part() != line else part))
             if END_RE.fullmatch(line):
                 report = None
     return reports

@@ -14,7 +14,8 @@ from mmcore.arch.x86 import pgtable as pg
 from mmcore.arch.x86 import tlb
 from mmcore.errors import ENOMEM, UsageError
 from mmcore.machine import Machine
-from mmcore.mm import memory, vma as vma_
+from mmcore.mm import memory
+from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
     VM_DONTCOPY,
     VM_LOCKED_MASK,

@@ -120,10 +120,14 @@ def thp_vma_allowable_orders(vma: VmAreaStruct, vm_flags: int, orders: int) -> i
         return 0
     enabled = m.transparent_hugepage_enabled
     advised = vm_flags & VM_HUGEPAGE != 0
-    inherit = enabled == "always" or advised and enabled == "madvise"
+    inherit = enabled == "always" or (advised and enabled == "madvise")
     mask = 0
     for order, switch in m.mthp_enabled.items():
-        if switch == "always" or switch == "madvise" and advised or switch == "inherit" and inherit:
+        if (
+            switch == "always"
+            or (switch == "madvise" and advised)
+            or (switch == "inherit" and inherit)
+        ):
             mask |= 1 << order
     orders &= mask & THP_ORDERS_ALL_ANON
     if not orders or vm_flags & VM_NOHUGEPAGE or vma.vm_mm.flags >> MMF_DISABLE_THP & 1:

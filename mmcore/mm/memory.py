@@ -180,20 +180,20 @@ _GFP_FS_IO: int = getattr(gfp_, "__GFP_FS") | getattr(gfp_, "__GFP_IO")
 
 
 def paging_init(m: Machine) -> None:
-    """Set up what faults need once per machine: the zero page.
+    """Set up what address spaces need once per machine: the kernel's tables and the zero page.
 
-    On a booted machine it lies in the kernel's bss, where the reference kernel has it; a machine
-    without a kernel image gives up one page for it.
+    On a booted machine the zero page lies in the kernel's bss, where the reference kernel has it; a
+    machine without a kernel gives up one page for it.
 
     Mirrors mm/memory.c:init_zero_pfn().
     """
     if m.zero_pfn >= 0:
         return
-    image = m.kernel_image
-    pfn = (image.smp_locks[1] >> PAGE_SHIFT) + 3
-    booted = getattr(m, "memblock", None) is not None and m.memblock.memory.cnt > 0
-    if booted and m.memblock.memory.regions and m.memblock.memory.regions[0].size:
-        page: Page | None = pfn_to_page(m, pfn)
+    from mmcore.arch.x86 import init_64
+
+    init_64.init_kernel_tables(m)
+    if m.direct_map_tables:
+        page: Page | None = pfn_to_page(m, (m.kernel_image.smp_locks[1] >> PAGE_SHIFT) + 3)
     else:
         page = page_alloc.alloc_pages(m, gfp_.GFP_KERNEL, 0)
     if page is None:
@@ -315,7 +315,7 @@ def vmf_can_call_fault(vmf: VmFault) -> int:
     Mirrors mm/memory.c:vmf_can_call_fault().
     """
     ops = vmf.vma.vm_ops
-    if ops is not None and ops.map_pages is not None or not vmf.flags & FAULT_FLAG_VMA_LOCK:
+    if (ops is not None and ops.map_pages is not None) or not vmf.flags & FAULT_FLAG_VMA_LOCK:
         return 0
     _step(vmf, "vmf_can_call_fault", "no ->map_pages: retry with mmap_lock")
     vma_end_read(vmf.vma)
@@ -1329,10 +1329,8 @@ def lock_mm_and_find_vma(mm: MmStruct, addr: int, regs: PtRegs | None) -> VmArea
         return None
     mmap_write_lock(mm)
     vma = mm.mm_mt.find(addr)
-    if (
-        vma is None
-        or vma.vm_start > addr
-        and (not vma.vm_flags & VM_GROWSDOWN or expand_stack_locked(vma, addr))
+    if vma is None or (
+        vma.vm_start > addr and (not vma.vm_flags & VM_GROWSDOWN or expand_stack_locked(vma, addr))
     ):
         mmap_write_unlock(mm)
         return None

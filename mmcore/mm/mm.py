@@ -532,6 +532,8 @@ class PagingState:
     :ivar cpu_tlbstate: per CPU, the state of its TLB, made when it is first used
     :ivar huge_zero_folio: the shared 2 MiB of zeroes, once somebody read it
     :ivar huge_zero_refcount: how many address spaces hold it
+    :ivar layout: where the kernel's regions begin; None: not built yet
+    :ivar die_counter: how many oopses there were
     :ivar tlb_single_page_flush_ceiling: a flush of more entries drops everything
     """
 
@@ -541,6 +543,7 @@ class PagingState:
         "huge_zero_folio",
         "huge_zero_refcount",
         "last_mm_ctx_id",
+        "layout",
         "lru_add",
         "next_mm_id",
         "next_pid",
@@ -559,6 +562,7 @@ class PagingState:
         self.huge_zero_refcount = 0
         self.tlb_single_page_flush_ceiling = 33
         self.die_counter = 0
+        self.layout: Any = None
 
 
 # --- helpers of mm.h --------------------------------------------------------------------------

@@ -150,12 +150,12 @@ def folio_add_new_anon_rmap(folio: Folio, vma: VmAreaStruct, address: int, flags
     large = folio.folio
     nr_pmdmapped = 0
     if large is None:
-        folio._mapcount = 0
+        folio._mapcount = 0  # type: ignore[misc]
         if exclusive:
             folio.flags |= _EXCLUSIVE
     elif nr < 512:
         for page in _subpages(folio, nr):
-            page._mapcount = 0
+            page._mapcount = 0  # type: ignore[misc]
             if exclusive:
                 page.flags |= _EXCLUSIVE
         large._large_mapcount = nr - 1
@@ -174,11 +174,11 @@ def _add_ptes(folio: Folio, page: Page, nr_pages: int) -> int:
     """Count @nr_pages more PTE mappings; return how many pages became mapped (``__folio_add_rmap``)."""
     large = folio.folio
     if large is None:
-        folio._mapcount += 1
+        folio._mapcount += 1  # type: ignore[misc]
         return 1 if folio._mapcount == 0 else 0
     first = 0
     for p in _subpages(page, nr_pages):
-        p._mapcount += 1
+        p._mapcount += 1  # type: ignore[misc]
         first += p._mapcount == 0
     large._large_mapcount += nr_pages
     if first:
@@ -216,7 +216,7 @@ def folio_dup_file_rmap_pte(folio: Folio, page: Page, nr_pages: int = 1) -> None
     Mirrors include/linux/rmap.h:folio_dup_file_rmap_ptes().
     """
     for p in _subpages(page, nr_pages):
-        p._mapcount += 1
+        p._mapcount += 1  # type: ignore[misc]
     if folio.folio is not None:
         folio.folio._large_mapcount += nr_pages
 
@@ -245,7 +245,7 @@ def folio_try_dup_anon_rmap_ptes(
         return -EBUSY
     for p in pages:
         p.flags &= ~_EXCLUSIVE
-        p._mapcount += 1
+        p._mapcount += 1  # type: ignore[misc]
     if folio.folio is not None:
         folio.folio._large_mapcount += nr_pages
     return 0
@@ -258,15 +258,15 @@ def folio_remove_rmap_ptes(folio: Folio, page: Page, nr_pages: int, vma: VmAreaS
     """
     large = folio.folio
     if large is None:
-        folio._mapcount -= 1
+        folio._mapcount -= 1  # type: ignore[misc]
         if folio._mapcount < -1:
             raise KernelBug(f"{folio!r} is unmapped more often than it was mapped")
-        nr = folio._mapcount == -1
+        nr = int(folio._mapcount == -1)
     else:
         large._large_mapcount -= nr_pages
         last = 0
         for p in _subpages(page, nr_pages):
-            p._mapcount -= 1
+            p._mapcount -= 1  # type: ignore[misc]
             last += p._mapcount == -1
         nr = 0
         if last:
@@ -286,7 +286,8 @@ def folio_remove_rmap_pmd(folio: Folio, page: Page, vma: VmAreaStruct) -> None:
         raise KernelBug(f"{folio!r} is not large enough for a PMD mapping")
     large._large_mapcount -= 1
     large._entire_mapcount -= 1
-    nr = nr_pmdmapped = 0
+    nr: int = 0
+    nr_pmdmapped: int = 0
     if large._entire_mapcount == -1:
         large._nr_pages_mapped -= ENTIRELY_MAPPED
         if large._nr_pages_mapped < ENTIRELY_MAPPED:

@@ -263,7 +263,7 @@ class HwTranslation:
 
 def _reserved(entry: int, level: int, levels: int, nx: bool) -> bool:
     """Tell whether a present entry has a reserved bit set."""
-    if entry & (1 << 52) - (1 << X86_PHYS_BITS) or entry & _PAGE_NX and not nx:
+    if entry & (1 << 52) - (1 << X86_PHYS_BITS) or (entry & _PAGE_NX and not nx):
         return True
     if entry & _PAGE_PSE:
         if level >= 4:
@@ -297,7 +297,7 @@ def hardware_walk(
         used.append((table, i))
         rights &= entry
         no_exec |= entry & _PAGE_NX
-        if level == 1 or entry & _PAGE_PSE and level < 4:
+        if level == 1 or (entry & _PAGE_PSE and level < 4):
             leaf = entry & (_PAGE_DIRTY | _PAGE_GLOBAL | _PAGE_PKEY_MASK)
             pfn = (entry & PTE_PFN_MASK & -(1 << LEVEL_SHIFT[level])) >> PAGE_SHIFT
             return HwTranslation(pfn, level, rights | no_exec | leaf | 1, tuple(used))
@@ -319,14 +319,14 @@ def _denied(flags: int, kind: str, user: bool, ac: bool, pkru: int) -> int:
         if flags & _PAGE_NX or user != bool(user_page):  # SMEP: the kernel runs no user page
             return X86_PF_PROT
         return 0
-    if user and not user_page or kind == "w" and not flags & _PAGE_RW:
+    if (user and not user_page) or (kind == "w" and not flags & _PAGE_RW):
         return X86_PF_PROT
     if not user and user_page and not ac:  # SMAP
         return X86_PF_PROT
     if pkru and user_page:
         key = (flags & _PAGE_PKEY_MASK) >> 59
         bits = pkru >> 2 * key & 3
-        if bits & PKRU_AD_BIT or kind == "w" and bits & PKRU_WD_BIT:
+        if bits & PKRU_AD_BIT or (kind == "w" and bits & PKRU_WD_BIT):
             return X86_PF_PROT | X86_PF_PK
     return 0
 
@@ -706,7 +706,7 @@ def fault_signal_pending(task: TaskStruct, fault: int, regs: PtRegs) -> bool:
     """
     if not fault & VM_FAULT_RETRY:
         return False
-    return task.fatal_signal or regs.user_mode and task.signal_pending
+    return task.fatal_signal or (regs.user_mode and task.signal_pending)
 
 
 def _interrupted(m: Machine, regs: PtRegs, error_code: int, address: int) -> Outcome:
@@ -817,7 +817,7 @@ def dump_pagetable(mm: MmStruct | None, address: int) -> str:
             continue
         entry = table[address >> LEVEL_SHIFT[level] & 511]
         text += f"{pg.LEVEL_NAMES[level]} {entry:x}" + (" " if level > 1 else "")
-        if level == 1 or not entry & _PAGE_PRESENT or entry & _PAGE_PSE and level < 4:
+        if level == 1 or not entry & _PAGE_PRESENT or (entry & _PAGE_PSE and level < 4):
             break
         table = mm.tables.tables[(entry & PTE_PFN_MASK) >> PAGE_SHIFT]
     return text

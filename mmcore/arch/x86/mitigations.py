@@ -81,7 +81,7 @@ def walk_user(mm: MmStruct, address: int) -> list[tuple[int, int, int]]:
         index = address >> LEVEL_SHIFT[level] & 511
         entry = table[index]
         steps.append((level, index, entry))
-        if not entry & _PAGE_PRESENT or entry & _PAGE_PSE and level < 4:
+        if not entry & _PAGE_PRESENT or (entry & _PAGE_PSE and level < 4):
             break
         if level > 1:
             table = mm.tables.tables[(entry & PTE_PFN_MASK) >> PAGE_SHIFT]

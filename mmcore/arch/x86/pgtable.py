@@ -9,10 +9,10 @@ entries are in `pgtable_types` and are reachable from here.
 
 Simplified: the page table lock is a list of the tables locked now, which the code asserts; tables
 are freed without RCU; ``pte_offset_map()`` fails where the PMD holds no table, as after a race in
-the kernel. The kernel's own tables (``swapper_pg_dir``) come from a pool beyond all memory instead of
-from the early boot allocator.
+the kernel. The kernel's own tables (``swapper_pg_dir``) are made in `init_64`.
 """
 
+# ruff: noqa: F405
 from __future__ import annotations
 
 from array import array
@@ -42,7 +42,6 @@ from mmcore.arch.x86.pgtable_types import (
     pte_pfn,
     pud_pfn,
 )
-from mmcore.arch.x86.pgtable_types import __all__ as _types_all
 from mmcore.cint import ULONG_MAX
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import KernelBug, UsageError
@@ -94,7 +93,7 @@ class PageTable(_Array):
     def __repr__(self) -> str:
         return f"<{LEVEL_NAMES[self.level]} table at pfn {self.pfn:#x}>"
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
 
     def __eq__(self, other: object) -> bool:
@@ -554,16 +553,10 @@ def set_pgd(pgdp: Ptep, pgd: int) -> None:
     table[i] = pgd
 
 
-def _table_prot(mm: MmStruct) -> int:
-    """Return the flags of an entry that points to a table: _KERNPG_TABLE in the kernel's tables."""
-    m = mm.machine
-    return _KERNPG_TABLE if m is not None and m.init_mm is mm else _PAGE_TABLE
-
-
 def _populate(mm: MmStruct, entryp: Ptep, child: PageTable) -> None:
     """Point a non-leaf entry to @child."""
     table, i = entryp
-    value = child.pfn << PAGE_SHIFT | _table_prot(mm)
+    value = child.pfn << PAGE_SHIFT | _PAGE_TABLE
     if table is mm.pgd:
         set_pgd(entryp, value)
     else:
@@ -699,7 +692,7 @@ def walk(mm: MmStruct, address: int) -> list[tuple[int, int, int]]:
         index = address >> shift & 511
         entry = table[index]
         steps.append((level, index, entry))
-        if not entry & 1 or level == 1 or entry & 128 and level < 4:
+        if not entry & 1 or level == 1 or (entry & 128 and level < 4):
             break
         table = tables[(entry & 0xFFFFFFFFFF000) >> 12]
     return steps
@@ -719,7 +712,7 @@ def lookup_address(mm: MmStruct, address: int) -> tuple[Ptep | None, int]:
     for level, shift in _WALK4 if mm.levels == 4 else _WALK5:
         index = address >> shift & 511
         entry = table[index]
-        if level == 1 or entry & 128 and level < 4:
+        if level == 1 or (entry & 128 and level < 4):
             return (table, index), level
         if not entry & 1:
             return None, 0
@@ -754,7 +747,6 @@ def _descend(mm: MmStruct, address: int, level: int) -> Ptep | None:
     """
     table = mm.pgd
     tables = mm.tables.tables
-    kernel_user = _table_prot(mm)
     lvl = mm.levels
     while lvl > level:
         i = address >> LEVEL_SHIFT[lvl] & 511
@@ -765,7 +757,7 @@ def _descend(mm: MmStruct, address: int, level: int) -> Ptep | None:
                 return None
             if lvl < 5:
                 mm.pgtables_bytes += PAGE_SIZE
-            entry = child.pfn << PAGE_SHIFT | kernel_user
+            entry = child.pfn << PAGE_SHIFT | _PAGE_TABLE
             if table.shadow is not None:
                 set_pgd((table, i), entry)
             else:
@@ -805,9 +797,10 @@ def split_leaf(mm: MmStruct, entryp: Ptep, level: int) -> PageTable | None:
         child[n] = small
         small += step
     mm.pgtables_bytes += PAGE_SIZE
-    table[i] = child.pfn << PAGE_SHIFT | _table_prot(mm)
     m = mm.machine
-    if m is not None and m.init_mm is mm:
+    kernel = m is not None and m.init_mm is mm
+    table[i] = child.pfn << PAGE_SHIFT | (_KERNPG_TABLE if kernel else _PAGE_TABLE)
+    if m is not None and kernel:
         m.vm_event[DIRECT_MAP_LEVEL2_SPLIT if level == 2 else DIRECT_MAP_LEVEL3_SPLIT] += 1
     return child
 
@@ -906,7 +899,7 @@ def _leaves(mm: MmStruct, address: int, nr_pages: int) -> Any:
                 yield table, i, i + n, 1
                 address += n << PAGE_SHIFT
                 break
-            if not entry & (_PAGE_PRESENT | _PAGE_PSE) and lvl > 3 or pte_none(entry):
+            if (not entry & (_PAGE_PRESENT | _PAGE_PSE) and lvl > 3) or pte_none(entry):
                 address = (address >> shift) + 1 << shift
                 break
             if entry & _PAGE_PSE and lvl < 4:
@@ -991,7 +984,7 @@ def _iter_table(table: PageTable, level: int, base: int, mm: MmStruct, start: in
         address = _canonical(base + (i << shift), mm.levels)
         if address + (1 << shift) <= start or address >= end:
             continue
-        leaf = level == 1 or entry & _PAGE_PSE and level < 4 or not entry & _PAGE_PRESENT
+        leaf = level == 1 or (entry & _PAGE_PSE and level < 4) or not entry & _PAGE_PRESENT
         if leaf:
             yield address, level, entry
         else:
@@ -1040,7 +1033,7 @@ def validate_pgtables(mm: MmStruct) -> None:
         for i, entry in enumerate(table):
             if not entry & _PAGE_PRESENT:
                 continue
-            if entry & 0x42 == 0x40 and (level == 1 or entry & _PAGE_PSE and level < 4):
+            if entry & 0x42 == 0x40 and (level == 1 or (entry & _PAGE_PSE and level < 4)):
                 raise KernelBug(f"entry {i} of {table!r} is read-only and dirty: {entry:016x}")
             if level in (2, 3) and entry & _PAGE_PSE:
                 low = entry & ((1 << LEVEL_SHIFT[level]) - (1 << 13))
@@ -1057,20 +1050,113 @@ def validate_pgtables(mm: MmStruct) -> None:
 
 
 __all__ = [
-    *[n for n in _types_all if n != "BitField"],
     "GFP_PGTABLE_KERNEL",
     "GFP_PGTABLE_USER",
-    "STUB_PFN_BASE",
+    "LEVEL_NAMES",
+    "LEVEL_SHIFT",
+    "P4D_SHIFT",
+    "P4D_SIZE",
+    "PAGE_COPY",
+    "PAGE_COPY_EXEC",
+    "PAGE_COPY_NOEXEC",
+    "PAGE_KERNEL",
+    "PAGE_KERNEL_EXEC",
+    "PAGE_KERNEL_LARGE",
+    "PAGE_KERNEL_LARGE_EXEC",
+    "PAGE_KERNEL_RO",
+    "PAGE_KERNEL_ROX",
+    "PAGE_NONE",
+    "PAGE_READONLY",
+    "PAGE_READONLY_EXEC",
+    "PAGE_SHARED",
+    "PAGE_SHARED_EXEC",
+    "PAGE_SHIFT",
+    "PG_LEVEL_1G",
+    "PG_LEVEL_256T",
+    "PG_LEVEL_2M",
+    "PG_LEVEL_4K",
+    "PG_LEVEL_512G",
+    "PG_LEVEL_NONE",
+    "PHYSICAL_PMD_PAGE_MASK",
+    "PHYSICAL_PUD_PAGE_MASK",
+    "PMD_SHIFT",
+    "PMD_SIZE",
+    "PTE_FLAGS_MASK",
+    "PTE_PFN_MASK",
+    "PTRS_PER_PTE",
+    "PUD_SHIFT",
+    "PUD_SIZE",
     "PageTable",
     "PhysTables",
+    "PteInfo",
     "Ptep",
+    "STUB_PFN_BASE",
+    "SWP_OFFSET_FIRST_BIT",
+    "SWP_OFFSET_SHIFT",
+    "SWP_TYPE_BITS",
+    "_KERNPG_TABLE",
+    "_PAGE_ACCESSED",
+    "_PAGE_BIT_ACCESSED",
+    "_PAGE_BIT_DEVMAP",
+    "_PAGE_BIT_DIRTY",
+    "_PAGE_BIT_GLOBAL",
+    "_PAGE_BIT_NOPTISHADOW",
+    "_PAGE_BIT_NX",
+    "_PAGE_BIT_PAT",
+    "_PAGE_BIT_PAT_LARGE",
+    "_PAGE_BIT_PCD",
+    "_PAGE_BIT_PKEY_BIT0",
+    "_PAGE_BIT_PRESENT",
+    "_PAGE_BIT_PROTNONE",
+    "_PAGE_BIT_PSE",
+    "_PAGE_BIT_PWT",
+    "_PAGE_BIT_RW",
+    "_PAGE_BIT_SAVED_DIRTY",
+    "_PAGE_BIT_SOFT_DIRTY",
+    "_PAGE_BIT_SPECIAL",
+    "_PAGE_BIT_UFFD_WP",
+    "_PAGE_BIT_USER",
+    "_PAGE_CHG_MASK",
+    "_PAGE_DEVMAP",
+    "_PAGE_DIRTY",
+    "_PAGE_DIRTY_BITS",
+    "_PAGE_GLOBAL",
+    "_PAGE_KNL_ERRATUM_MASK",
+    "_PAGE_NOPTISHADOW",
+    "_PAGE_NX",
+    "_PAGE_PAT",
+    "_PAGE_PAT_LARGE",
+    "_PAGE_PCD",
+    "_PAGE_PKEY_MASK",
+    "_PAGE_PRESENT",
+    "_PAGE_PROTNONE",
+    "_PAGE_PSE",
+    "_PAGE_PWT",
+    "_PAGE_RW",
+    "_PAGE_SAVED_DIRTY",
+    "_PAGE_SOFT_DIRTY",
+    "_PAGE_SPECIAL",
+    "_PAGE_SWP_EXCLUSIVE",
+    "_PAGE_SWP_SOFT_DIRTY",
+    "_PAGE_SWP_UFFD_WP",
+    "_PAGE_TABLE",
+    "_PAGE_UFFD_WP",
+    "_PAGE_USER",
+    "__pte_needs_invert",
+    "__swp_entry",
+    "__swp_offset",
+    "__swp_type",
     "check_address",
+    "clear_saveddirty_shift",
+    "decode_pte",
+    "flip_protnone_guard",
     "iter_leaves",
     "iter_tables",
     "leaf_pfn",
     "lookup_address",
     "map_page",
     "map_range",
+    "mksaveddirty_shift",
     "mm_dec_nr_ptes",
     "mm_inc_nr_ptes",
     "p4d_alloc",
@@ -1078,6 +1164,9 @@ __all__ = [
     "p4d_offset",
     "pagetable_alloc",
     "pagetable_free",
+    "pfn_pmd",
+    "pfn_pte",
+    "pfn_pud",
     "pgd_alloc",
     "pgd_ctor",
     "pgd_free",
@@ -1085,21 +1174,70 @@ __all__ = [
     "pgd_offset",
     "pgd_offset_pgd",
     "pgdir_shift",
+    "pgprot_4k_2_large",
+    "pgprot_large_2_4k",
     "pgtable_levels",
     "pmd_alloc",
     "pmd_index",
     "pmd_install",
+    "pmd_leaf",
+    "pmd_modify",
+    "pmd_none",
     "pmd_offset",
+    "pmd_pfn",
+    "pmd_present",
+    "pmd_trans_huge",
     "protect_range",
+    "protection_map",
+    "protnone_mask",
+    "pte_advance_pfn",
     "pte_alloc",
     "pte_alloc_one",
+    "pte_clear_soft_dirty",
+    "pte_clear_uffd_wp",
+    "pte_dirty",
+    "pte_exec",
+    "pte_flags",
     "pte_free",
     "pte_index",
+    "pte_mkclean",
+    "pte_mkdirty",
+    "pte_mkexec",
+    "pte_mkhuge",
+    "pte_mkold",
+    "pte_mksoft_dirty",
+    "pte_mkspecial",
+    "pte_mkuffd_wp",
+    "pte_mkwrite",
+    "pte_mkwrite_novma",
+    "pte_mkwrite_shstk",
+    "pte_mkyoung",
+    "pte_modify",
+    "pte_none",
     "pte_offset_kernel",
     "pte_offset_map",
     "pte_offset_map_lock",
     "pte_offset_map_nolock",
+    "pte_pfn",
+    "pte_present",
+    "pte_protnone",
+    "pte_same",
+    "pte_soft_dirty",
+    "pte_special",
+    "pte_swp_clear_exclusive",
+    "pte_swp_clear_soft_dirty",
+    "pte_swp_clear_uffd_wp",
+    "pte_swp_exclusive",
+    "pte_swp_mkexclusive",
+    "pte_swp_mksoft_dirty",
+    "pte_swp_mkuffd_wp",
+    "pte_swp_soft_dirty",
+    "pte_swp_uffd_wp",
+    "pte_uffd_wp",
     "pte_unmap_unlock",
+    "pte_write",
+    "pte_wrprotect",
+    "pte_young",
     "ptep_get",
     "ptep_get_and_clear",
     "ptep_set_wrprotect",
@@ -1107,6 +1245,7 @@ __all__ = [
     "pud_alloc",
     "pud_index",
     "pud_offset",
+    "pud_pfn",
     "set_pgd",
     "set_pte",
     "set_ptes",
@@ -1118,5 +1257,6 @@ __all__ = [
     "unmap_range",
     "validate_pgtables",
     "virtual_mask_shift",
+    "vm_get_page_prot",
     "walk",
 ]

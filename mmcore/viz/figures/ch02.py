@@ -15,11 +15,11 @@ from mmcore.errors import UsageError
 from mmcore.lib.list import list_for_each
 from mmcore.mm import page_alloc
 from mmcore.mm.gfp import (
-    GFP_HIGHUSER_MOVABLE,
-    GFP_KERNEL,
     __GFP_BITS_SHIFT,
     __GFP_COMP,
     __GFP_NOWARN,
+    GFP_HIGHUSER_MOVABLE,
+    GFP_KERNEL,
     gfp_migratetype,
     gfp_str,
     gfp_zone,
@@ -28,8 +28,8 @@ from mmcore.mm.gfp import (
 from mmcore.mm.internal import (
     ALLOC_MIN_RESERVE,
     ALLOC_NO_WATERMARKS,
-    ALLOC_NON_BLOCK,
     ALLOC_NOFRAGMENT,
+    ALLOC_NON_BLOCK,
     ALLOC_OOM,
     COMPACT_COMPLETE,
     COMPACT_SKIPPED,
@@ -146,93 +146,86 @@ class _BuddyState:
         return out
 
 
-ROW, TREE_TOP = 17, 22
+ROW, TOP = 21, 46
+LIST_X, LIST_W, SHOWN = 44, 46, 3
+TREE_X = 226
+TREE_W = svg.WIDTH - TREE_X
 
 
-def _tree(state: _BuddyState, focus: tuple[int, int] | None) -> tuple[list[str], float]:
-    """Draw the zone as rows of halves; a block is as wide as its order plus two, not as its size."""
-    leaves = [leaf for pfn, order in state.roots() for leaf in state.leaves(pfn, order)]
-    top_order = max(order for _, order in state.roots())
-    lowest = min(order for _, order, _ in leaves)
-    unit = svg.WIDTH / sum(order + 2 for _, order, _ in leaves)
+def _row(order: int) -> float:
+    """Return the top of the row that an order has in both halves of the figure."""
+    return TOP + (MAX_PAGE_ORDER - order) * ROW
+
+
+def _spans(
+    state: _BuddyState, leaves: list[tuple[int, int, str]]
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """Return where each block of the tree begins and ends, by (pfn, order).
+
+    A leaf is as wide as its order plus two, not as its size, so that small blocks can be seen.
+    """
+    unit = TREE_W / sum(order + 2 for _, order, _ in leaves)
     spans: dict[tuple[int, int], tuple[float, float]] = {}
-    x = 0.0
-    for pfn, order, _ in leaves:
-        w = (order + 2) * unit
-        for up in range(order, top_order + 1):
-            node = (pfn >> up << up, up)
-            left, right = spans.get(node, (x, x))
-            spans[node] = (left, x + w)
-        x += w
-    whole = {(pfn, order) for pfn, order in state.roots()}
-    leaf_kind = {(pfn, order): kind for pfn, order, kind in leaves}
-    boxes: dict[str, list[tuple[float, float, float, float]]] = {
-        "split": [],
-        "free": [],
-        "used": [],
-        "lit": [],
-    }
+    for root, top in state.roots():
+        for pfn, order, _ in leaves:
+            if not root <= pfn < root + (1 << top):
+                continue
+            x = max((right for _, right in spans.values()), default=float(TREE_X))
+            w = (order + 2) * unit
+            for up in range(order, top + 1):
+                node = (pfn >> up << up, up)
+                left, _ = spans.get(node, (x, x))
+                spans[node] = (left, x + w)
+    return spans
+
+
+def _tree(state: _BuddyState, focus: tuple[int, int] | None) -> list[str]:
+    """Draw the zone as rows of halves, one row for each order."""
+    leaves = [leaf for pfn, order in state.roots() for leaf in state.leaves(pfn, order)]
+    spans = _spans(state, leaves)
+    kinds = {(pfn, order): "lit" if kind == "hand" else kind for pfn, order, kind in leaves}
+    boxes: dict[str, list[tuple[float, float, float, float]]] = {}
     labels = []
     for (pfn, order), (left, right) in sorted(spans.items()):
-        if not any(pfn >= p and pfn + (1 << order) <= p + (1 << o) for p, o in whole):
-            continue
-        y = TREE_TOP + (top_order - order) * ROW
-        kind = leaf_kind.get((pfn, order))
-        boxes[{None: "split", "hand": "lit"}.get(kind, kind or "split")].append(
-            (left, y, right - left, ROW)
-        )
-        name = f"{pfn}" if kind else ""
-        if name and svg.text_width(name, svg.SMALL) + 3 <= right - left:
-            on = {"hand": "lit"}.get(kind or "", kind)
+        kind = kinds.get((pfn, order))
+        boxes.setdefault(kind or "split", []).append((left, _row(order), right - left, ROW - 2))
+        if kind and svg.text_width(str(pfn), svg.SMALL) + 2 <= right - left:
+            middle = (left + right) / 2
             labels.append(
-                svg.text((left + right) / 2, y + 13, name, size=svg.SMALL, anchor="middle", on=on)
+                svg.text(middle, _row(order) + 14, pfn, size=svg.SMALL, anchor="middle", on=kind)
             )
-    items = [svg.path(_boxes(boxes["split"]), stroke="faint")]
-    for name, hue in (("free", "free"), ("used", "used"), ("lit", "lit")):
-        if boxes[name]:
-            items.append(svg.path(_boxes(boxes[name]), hue, stroke="muted"))
+    items = [svg.path(_boxes(boxes.pop("split", [])), stroke="faint")]
+    for hue, rects in sorted(boxes.items()):
+        items.append(svg.path(_boxes(rects), hue, stroke="muted"))
     items += labels
     if focus in spans:
         left, right = spans[focus]
-        y = TREE_TOP + (top_order - focus[1]) * ROW
-        items.append(svg.rect(left, y, right - left, ROW, stroke="ink", width=2))
-    return items, TREE_TOP + (top_order - lowest + 1) * ROW
+        items.append(svg.rect(left, _row(focus[1]), right - left, ROW - 2, stroke="ink", width=2))
+    return items
 
 
-LIST_ROW, SHOWN = 19, 8
-
-
-def _ladder(state: _BuddyState, y: float, focus: tuple[int, int] | None) -> list[str]:
+def _ladder(state: _BuddyState, focus: tuple[int, int] | None) -> list[str]:
     """Draw the free lists, order 10 at the top, heads on the left."""
-    items = [
-        svg.text(0, y + 12, "order", size=svg.SMALL, ink="muted"),
-        svg.text(
-            62,
-            y + 12,
-            "free lists (movable): head, the next block to be given, is on the left",
-            size=svg.SMALL,
-            ink="muted",
-        ),
-    ]
-    boxes, labels = [], []
-    for order in reversed(range(NR_PAGE_ORDERS)):
-        top = y + 20 + (MAX_PAGE_ORDER - order) * LIST_ROW
-        items.append(svg.text(14, top + 13, order, size=svg.SMALL, ink="muted"))
+    items, labels, boxes = [], [], []
+    for order in range(NR_PAGE_ORDERS):
+        top = _row(order)
+        items.append(svg.text(24, top + 14, order, size=svg.SMALL, ink="muted", anchor="end"))
         pfns = state.lists[order]
         for i, pfn in enumerate(pfns[:SHOWN]):
-            left = 62 + i * 50
-            boxes.append((left, top, 46, LIST_ROW - 3))
+            left = LIST_X + i * (LIST_W + 2)
+            boxes.append((left, top, LIST_W, ROW - 2))
             labels.append(
-                svg.text(left + 23, top + 12.5, pfn, size=svg.SMALL, anchor="middle", on="free")
+                svg.text(
+                    left + LIST_W / 2, top + 14, pfn, size=svg.SMALL, anchor="middle", on="free"
+                )
             )
             if focus == (pfn, order):
-                labels.append(svg.rect(left, top, 46, LIST_ROW - 3, stroke="ink", width=2))
+                labels.append(svg.rect(left, top, LIST_W, ROW - 2, stroke="ink", width=2))
         if not pfns:
-            items.append(svg.text(62, top + 13, "–", size=svg.SMALL, ink="muted"))
+            items.append(svg.text(LIST_X, top + 14, "–", size=svg.SMALL, ink="muted"))
         if len(pfns) > SHOWN:
-            labels.append(
-                svg.text(62 + SHOWN * 50, top + 13, f"and {len(pfns) - SHOWN} more", size=svg.SMALL)
-            )
+            x = LIST_X + SHOWN * (LIST_W + 2)
+            labels.append(svg.text(x, top + 14, f"+{len(pfns) - SHOWN}", size=svg.SMALL))
     if boxes:
         items.append(svg.path(_boxes(boxes), "free", stroke="muted"))
     return items + labels
@@ -249,15 +242,19 @@ def _buddy_frame(
     """Return the frame of one moment."""
     d = svg.Drawing()
     d.add(svg.text(0, 13, action, bold=True))
-    tree, _ = _tree(state, focus)
-    top_order = max(order for _, order in state.roots())
-    lists_top = TREE_TOP + (top_order + 1) * ROW + 12
-    d.add(*tree)
-    d.add(*_ladder(state, lists_top, focus))
-    d.height = lists_top + 20 + NR_PAGE_ORDERS * LIST_ROW
+    for x, name in (
+        (0, "order"),
+        (LIST_X, "free list, head first"),
+        (TREE_X, "the zone, lowest pfn left"),
+    ):
+        d.add(svg.text(x, TOP - 8, name, size=svg.SMALL, ink="muted"))
+    d.add(*_ladder(state, focus), *_tree(state, focus))
+    d.height = TOP + NR_PAGE_ORDERS * ROW + 2
     held = ", ".join(f"{p} (order {o})" for p, o in sorted(state.used.items())) or "none"
     lists = "; ".join(
-        f"order {o}: {', '.join(map(str, p[:SHOWN]))}" for o, p in state.lists.items() if p
+        f"order {o}: {', '.join(map(str, p[:8]))}{' and more' if len(p) > 8 else ''}"
+        for o, p in state.lists.items()
+        if p
     )
     alt = f"{svg_plain(caption)} Blocks in use: {held}. Free lists, head first: {lists or 'all empty'}."
     return Frame(d, caption, alt, mark, event, state.rows())
@@ -336,14 +333,9 @@ def _free_frames(zone: Zone, used: Blocks, pfn: int, action: str) -> Iterator[Fr
             )
             yield _buddy_frame(state, text, "merge", (both, up), event, action)
         elif event.name == "model:free_list_add":
-            yield _buddy_frame(
-                state,
-                _placed(f["pfn"], f["order"], f["to_tail"]),
-                "place",
-                (f["pfn"], f["order"]),
-                event,
-                action,
-            )
+            text = _placed(f["pfn"], f["order"], f["to_tail"])
+            mark = "tail" if f["to_tail"] else "place"
+            yield _buddy_frame(state, text, mark, (f["pfn"], f["order"]), event, action)
 
 
 def _placed(pfn: int, order: int, tail: bool) -> str:
@@ -363,7 +355,7 @@ def _placed(pfn: int, order: int, tail: bool) -> str:
 @explorable(
     "ch02.buddy",
     title="Buddy allocator: split and merge",
-    key=("split", "place", "merge"),
+    key=("split", "tail"),
     params=dict(
         pages=Int(
             1024, 16, 4096, step=16, unit="pages", help="size of the zone, which starts at pfn 0"
@@ -768,7 +760,7 @@ def _watermark_frame(zone: Zone, free: int, top_value: int, where: str, mark: st
 @explorable(
     "ch02.watermarks",
     title="Watermarks: who may allocate",
-    key=("low", "min", "half", "atomic"),
+    key=("min", "atomic"),
     params=dict(
         managed=Int(
             244001, 2048, 16777216, unit="pages", help="managed pages of the zone, the only one"
@@ -1046,7 +1038,7 @@ class _Plot:
                     PLOT_X - 6, at + 4, f"{value:,}", size=svg.SMALL, anchor="end", ink="muted"
                 )
             )
-        self.items.append(svg.text(0, y - 8, unit, size=svg.SMALL, ink="muted"))
+        self.items.append(svg.text(0, y - 14, unit, size=svg.SMALL, ink="muted"))
 
     def at(self, value: float) -> float:
         """Return the y of a value."""
@@ -1518,7 +1510,7 @@ def _page_frame(state: str) -> Frame:
 @explorable(
     "ch02.page",
     title="struct page: one union, many meanings",
-    key=("free", "anon", "slab", "tail"),
+    key=("free", "tail"),
     params=dict(state=Choice("free", PAGE_NAMES, help="what the page is now")),
     help="Step through the states, or choose the one to begin with.",
 )

@@ -92,6 +92,9 @@ _HUES = (
     ),
     Hue("panel", "#F2F4F5", "#222832", "", BLACK, WHITE, "a table, a box of a diagram", pale=True),
     Hue("lit", "#FFF1B8", "#4A3D0A", "", BLACK, WHITE, "what happens now in a diagram", pale=True),
+    # Two grounds without a meaning, to tell neighbours apart: fields of an address, rows of a map.
+    Hue("tint", "#DCE8F5", "#20344C", "", BLACK, WHITE, "a field or a row", pale=True),
+    Hue("tint2", "#EDE4F3", "#382C4A", "", BLACK, WHITE, "its neighbour", pale=True),
 )
 
 _INKS = (

@@ -518,19 +518,22 @@ def bit_fields(
     y: float = 0,
     width: float = WIDTH,
     listing: bool = True,
+    names: bool = False,
 ) -> Part:
     """Return a number as its bits, with its fields outlined and, below, listed with their values and meanings.
 
     :param fields: need not cover every bit; highest first is how they are listed
     :param listing: whether to print the list
+    :param names: whether to print the fields' names under their bits, where there is room
     """
     per_row = min(per_row, bits)
     rows = -(-bits // per_row)
     w = width / per_row
-    cell, pitch = 22.0, 22.0 + SMALL * 1.5 + 8
+    cell, pitch = 22.0, 22.0 + SMALL * 1.5 + (SMALL * 1.6 if names else 8)
     items: list[str] = []
+    tops = [bits - 1 - r * per_row for r in range(rows)]
     for r in range(rows):
-        hi = bits - 1 - r * per_row
+        hi = tops[r]
         lo = max(hi - per_row + 1, 0)
         top = y + r * pitch + SMALL * 1.5
         items.append(rect(x, top, (hi - lo + 1) * w, cell, "paper", stroke="faint"))
@@ -541,6 +544,8 @@ def bit_fields(
                 continue
             edges |= {a, b}
             fx = x + (hi - a) * w
+            if names and a - b == max(min(f.hi, h) - max(f.lo, h - per_row + 1) for h in tops):
+                items += _name_under(f, fx, (a - b + 1) * w, top + cell)
             items.append(
                 rect(
                     fx, top, (a - b + 1) * w, cell, f.kind, stroke="ink", width=2 if f.focus else 1
@@ -555,6 +560,15 @@ def bit_fields(
         items_f, bottom = _field_line(f, value, x, bottom, width)
         items += items_f
     return Part(items, x, y, width, bottom + 4 - y)
+
+
+def _name_under(f: FieldSpec, x: float, width: float, y: float) -> list[str]:
+    """Return a field's name below its bits, if it fits."""
+    if text_width(f.name, SMALL) > width + 8:
+        return []
+    return [
+        text(x + width / 2, y + SMALL * 1.15, f.name, size=SMALL, anchor="middle", bold=f.focus)
+    ]
 
 
 def _bit_numbers(edges: Sequence[int], hi: int, x: float, base: float, w: float) -> list[str]:
@@ -807,7 +821,7 @@ def walk(
     columns = len(steps) + 1
     pitch = width / columns
     table_w = min(pitch * 0.62, 64.0)
-    top = y + SMALL * 3.2
+    top = y + SMALL * (3.2 if any(s.table for s in steps) else 1.8)
     items: list[str] = []
     for i, s in enumerate(steps):
         cx = x + i * pitch
@@ -846,16 +860,13 @@ def walk(
     lx = x + len(steps) * pitch
     done = bool(steps) and steps[-1].state == "done"
     if leaf and done:
-        kind = "lit"
-        items.append(rect(lx, top + height / 2 - 24, pitch - 2, 48, kind, stroke="ink", width=1.5))
+        words = paragraph(leaf, lx + (pitch - 2) / 2, 0, pitch - 10, size=SMALL, anchor="middle")
+        high = words.h + 12
+        ly = top + height / 2 - high / 2
         words = paragraph(
-            leaf,
-            lx + (pitch - 2) / 2,
-            top + height / 2 - 20,
-            pitch - 10,
-            size=SMALL,
-            anchor="middle",
+            leaf, lx + (pitch - 2) / 2, ly + 4, pitch - 10, size=SMALL, anchor="middle"
         )
+        items.append(rect(lx, ly, pitch - 2, high, "lit", stroke="ink", width=1.5))
         items += words.items
     return Part([i for i in items if i], x, y, width, top + height + 4 + SMALL * 6.4 - y)
 

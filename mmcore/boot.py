@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeAlias
 
 from mmcore.arch.x86 import e820, early_users, setup
 from mmcore.arch.x86.e820 import E820Entry, E820Table
@@ -15,10 +15,11 @@ from mmcore.errors import UsageError
 from mmcore.mm import khugepaged, mm_init, page_alloc, vmstat
 from mmcore.mm import memblock as mb
 from mmcore.mm.gfp import __GFP_BITS_MASK
-from mmcore.mm.mm_init import memparse
 from mmcore.mm.mm_types import Page
 from mmcore.mm.mmzone import MIGRATE_MOVABLE, ZONE_NAMES, Zone, zone_end_pfn
 from mmcore.mm.numa_memblks import LOCAL_DISTANCE, REMOTE_DISTANCE
+from mmcore.proc import dmesg, memblock_log
+from mmcore.proc.dmesg import BootLog
 
 if TYPE_CHECKING:
     from mmcore.machine import Machine
@@ -32,18 +33,20 @@ __all__ = [
     "do_initcalls",
     "free_kernel_memory",
     "make_bare_zone",
+    "make_plan",
     "parse_cpulist",
     "parse_size",
     "pc_memory_map",
+    "replayed_memblock",
     "set_initrd",
     "set_memory_map",
     "set_nodes",
     "start_kernel",
 ]
 
-MapEntry = Union[E820Entry, tuple[int, int], tuple[int, int, Union[int, str]]]
-MemoryMap = Union[str, E820Table, Iterable[MapEntry]]
-Nodes = Union[int, Sequence[Union[int, str, SratNode]]]
+MapEntry: TypeAlias = E820Entry | tuple[int, int] | tuple[int, int, int | str]
+MemoryMap: TypeAlias = str | E820Table | Iterable[MapEntry]
+Nodes: TypeAlias = int | Sequence[int | str | SratNode]
 
 PHYS_MAX = 1 << 52
 ACPI_DATA = 0x20000
@@ -143,8 +146,6 @@ def set_memory_map(m: Machine, memory_map: MemoryMap) -> None:
     :raises UsageError: if the map has no RAM, overlaps itself, or has no room for the kernel
     """
     if isinstance(memory_map, str) and "e820" in memory_map:
-        from mmcore.proc import dmesg
-
         entries = dmesg.parse_e820(memory_map)
     elif isinstance(memory_map, (str, int)):
         size = parse_size(memory_map)
@@ -176,7 +177,7 @@ def set_memory_map(m: Machine, memory_map: MemoryMap) -> None:
     m.e820_table.entries = entries
 
 
-def set_initrd(m: Machine, initrd: tuple[int, int] | None | str) -> None:
+def set_initrd(m: Machine, initrd: tuple[int, int] | str | None) -> None:
     """Place the initial RAM disk: where it is said, or at the top of memory below 4 GiB."""
     if initrd is None:
         return
@@ -422,6 +423,51 @@ def default_plan(m: Machine) -> BootPlan:
     ]
     early = [f for f in frees if f[0] == "SMP alternatives"]
     return BootPlan(early_frees=early, late_frees=[f for f in frees if f not in early])
+
+
+def replayed_memblock(m: Machine, log: BootLog) -> mb.Memblock:
+    """Return memblock as a memblock=debug log leaves it, and keep the comparison with the model."""
+
+    def set_nodes(target: mb.Memblock) -> None:
+        # What numa_memblks_init() does between the dumps of the log.
+        for type in (target.memory, target.reserved):
+            mb.memblock_set_node(target, 0, mb.ULLONG_MAX, type, mb.NUMA_NO_NODE)
+        for type in (target.memory, target.reserved):
+            for blk in m.numa.meminfo:
+                mb.memblock_set_node(target, blk.start, blk.end - blk.start, type, blk.nid)
+
+    m.memblock_replay = memblock_log.replay(log, m.max_pfn << PAGE_SHIFT, set_nodes)
+    m.memblock_replay.memblock.pr_info = m.pr_info
+    return m.memblock_replay.memblock
+
+
+def _only_reserved(m: Machine) -> mb.Memblock:
+    """Return memblock with the machine's memory and what its user reserved."""
+    memblock = mb.Memblock(pr_info=m.pr_info, can_resize=True)
+    memblock.memory.regions = m.memblock.memory.regions
+    memblock.memory.total_size = m.memblock.memory.total_size
+    for start, size in m.boot_params.reserved:
+        mb.memblock_reserve(memblock, start, size)
+    return memblock
+
+
+def make_plan(m: Machine, log: str | None, reserved_is_all: bool) -> BootPlan:
+    """Return the plan for what `Machine.boot()` was given.
+
+    :raises UsageError: if both ways to say what is reserved are used, or the log has no memblock dump
+    """
+    plan = default_plan(m)
+    if log is not None and reserved_is_all:
+        raise UsageError("memblock_log and reserved_is_all: give one of them")
+    if log is not None:
+        parsed = dmesg.parse(log)
+        if not parsed.has_memblock_log():
+            raise UsageError("memblock_log: there is no 'MEMBLOCK configuration:' line in it")
+        plan.memblock = lambda m: replayed_memblock(m, parsed)
+    if reserved_is_all:
+        plan.memblock = _only_reserved
+        plan.early_frees, plan.late_frees = [], []
+    return plan
 
 
 def free_kernel_memory(m: Machine, what: str, start_pfn: int, pages: int) -> None:

@@ -61,10 +61,13 @@ class Machine:
         self.current: Any = None  # the running task, None before there is one
         self.trace = Trace(self._trace_context)
         self._streams: dict[str, random.Random] = {}
+        self._init_globals()
+        self._init_boot_state()
 
-        # mm/page_alloc.c, mm/mm_init.c, mm/vmstat.c
+    def _init_globals(self) -> None:
+        """Set the variables of mm/page_alloc.c, mm/mm_init.c and mm/vmstat.c."""
         self.node_data: dict[int, PgData] = {}
-        self.cpu_to_node: list[int] = [0] * cpus
+        self.cpu_to_node: list[int] = [0] * self.cpus
         self.totalram_pages = 0
         self.totalreserve_pages = 0
         self.gfp_allowed_mask = GFP_BOOT_MASK
@@ -110,7 +113,6 @@ class Machine:
         self.mthp_enabled: dict[int, str] = {9: "inherit"}  # by order; missing is "never"
         self.vma_lock_event: dict[str, int] = dict.fromkeys(VMA_LOCK_EVENTS, 0)
         self.race_points: dict[str, list[Callable[[], None]]] = {}  # scripted concurrent actors
-        self._init_boot_state()
 
     def _init_boot_state(self) -> None:
         """Set what the boot code uses and leaves behind."""
@@ -219,7 +221,7 @@ class Machine:
         cmdline: str = "",
         *,
         distances: Mapping[tuple[int, int], int] | Sequence[Sequence[int]] | None = None,
-        initrd: tuple[int, int] | None | str = "default",
+        initrd: tuple[int, int] | str | None = "default",
         kernel_image: KernelImage | None = None,
         seed: int = 1,
     ) -> Machine:
@@ -232,11 +234,14 @@ class Machine:
             ("512M:0-1"); or a list of `SratNode`
         :param cpus: number of CPUs
         :param cmdline: boot options; those about memory act (``mem=``, ``memmap=``, ``kernelcore=``,
-            ``movablecore=``, ``movable_node``, ``numa=off``, ``memblock=debug``,
-            ``transparent_hugepage=``, ``percpu_pagelist`` has none)
+            ``movablecore=``, ``movable_node``, ``numa=off``, ``memblock=debug``, ``log_buf_len=``,
+            ``transparent_hugepage=``)
         :param distances: between nodes, as a matrix or {(from, to): distance}
         :param initrd: (first address, end) of the initial RAM disk; by default a small one at the
             top of low memory
+        :param memblock_log: a log with memblock=debug: what it reserves is reserved, nothing else
+        :param reserved_is_all: @reserved is all that memblock holds when it hands over; by default
+            the kernel's image, its memory map, hash tables and so on come on top
         :raises UsageError: for a map that is empty, overlaps itself or has no room for the kernel,
             nodes that do not match it, or a CPU count out of range
 
@@ -251,7 +256,7 @@ class Machine:
         boot_.set_memory_map(m, memory_map)
         boot_.set_initrd(m, initrd)
         boot_.set_nodes(m, nodes, distances)
-        boot_.start_kernel(m)
+        boot_.start_kernel(m, boot_.make_plan(m, memblock_log, reserved_is_all))
         return m
 
     @classmethod

@@ -19,7 +19,6 @@ from mmcore.arch.x86.numa import SratNode
 from mmcore.arch.x86.setup import KernelImage
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import MMError, ParseError, UsageError
-from mmcore.mm import memblock as mb
 from mmcore.mm import mm_init, page_alloc
 from mmcore.mm import vmstat as vs
 from mmcore.mm.gfp import __GFP_BITS_MASK
@@ -44,7 +43,6 @@ from mmcore.proc import (
     dmesg,
     iomem,
     meminfo,
-    memblock_log,
     pagetypeinfo,
     vmstat,
     zoneinfo,
@@ -180,22 +178,6 @@ def _frees(log: BootLog, image: KernelImage) -> boot.BootPlan:
 # ---- booting again from a log --------------------------------------------------------------------
 
 
-def _set_nodes(m: Machine, target: mb.Memblock) -> None:
-    """Give a replayed memblock the nodes that @m found, as numa_memblks_init() does."""
-    for type in (target.memory, target.reserved):
-        mb.memblock_set_node(target, 0, mb.ULLONG_MAX, type, mb.NUMA_NO_NODE)
-    for type in (target.memory, target.reserved):
-        for blk in m.numa.meminfo:
-            mb.memblock_set_node(target, blk.start, blk.end - blk.start, type, blk.nid)
-
-
-def _replayed_memblock(m: Machine, log: BootLog) -> mb.Memblock:
-    replay = memblock_log.replay(log, m.max_pfn << PAGE_SHIFT, lambda t: _set_nodes(m, t))
-    m.memblock_replay = replay
-    replay.memblock.pr_info = m.pr_info
-    return replay.memblock
-
-
 def _fix_managed(m: Machine, zones: list[ZoneInfo], plan: boot.BootPlan) -> None:
     """Where the model's early users differ from this kernel's, take managed from /proc/zoneinfo.
 
@@ -243,7 +225,7 @@ def _boot_again(
         m.notes.append("the distances of the nodes are not recorded: 20 is assumed")
     plan = _frees(log, m.kernel_image)
     if log.has_memblock_log():
-        plan.memblock = lambda m: _replayed_memblock(m, log)
+        plan.memblock = lambda m: boot.replayed_memblock(m, log)
     elif zones is not None:
         plan.fix_managed = lambda m: _fix_managed(m, zones, plan)
     boot.start_kernel(m, plan)

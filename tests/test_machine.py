@@ -414,3 +414,22 @@ def test_captures_without_what_is_needed(tmp_path: Path) -> None:
     (tmp_path / "y.txt").write_text("=== zoneinfo | cat /proc/zoneinfo | rc=0\nNode 0, zone DMA\n")
     with pytest.raises(ParseError, match="line 2"):
         Machine.from_capture(tmp_path / "y.txt")
+
+
+def test_boot_with_a_memblock_log() -> None:
+    cap = capture.load("n1-1g/memblock")
+    log = cap.dmesg or ""
+    m = Machine.boot(log, memblock_log=log)
+    assert m.memblock_replay is not None and m.memblock_replay.mismatches == []
+    managed = {z.zone: z.pages["managed"] for z in zoneinfo.parse(cap["zoneinfo"])}
+    assert {z.name: z.managed_pages for z in m.node_data[0].node_zones} == managed
+    with pytest.raises(UsageError, match="MEMBLOCK configuration"):
+        Machine.boot("1G", memblock_log="nothing")
+    with pytest.raises(UsageError, match="one of them"):
+        Machine.boot("1G", memblock_log=log, reserved_is_all=True)
+
+
+def test_boot_with_all_that_is_reserved() -> None:
+    m = Machine.boot([(0, 1 << 30)], reserved=[(0, 1 << 20)], reserved_is_all=True)
+    # Page 0 and the area up to 1 MiB are no RAM; all else is managed.
+    assert m.totalram_pages == ((1 << 30) - (1 << 20)) // 4096

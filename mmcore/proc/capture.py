@@ -191,7 +191,8 @@ def parse(text: str, name: str = "capture") -> Capture:
         body = body[:-1] if body.endswith("\n") else body
         if body and not body.endswith("\n"):
             body += "\n"
-        capture.sections.append(Section(*current.groups(), body, start + 1))
+        title, command, rc = current.groups()
+        capture.sections.append(Section(title, command, rc, body, start + 1))
 
     for number, line in enumerate(lines):
         match = SECTION_RE.fullmatch(line) if line.startswith("=== ") else None

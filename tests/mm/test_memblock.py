@@ -494,7 +494,7 @@ def test_alloc_exact_nid(case: tuple[object, ...], bottom_up: bool) -> None:
 @pytest.mark.parametrize("case", NUMA_CASES, ids=regions_of)
 def test_alloc_try_nid_falls_back(case: tuple[object, ...]) -> None:
     """alloc_nid_api.c:alloc_nid_top_down_numa_*_check: elsewhere, if not on the node"""
-    name, nid, reserved, size, low, high, expected, on_node = case
+    name, nid, reserved, size, low, high, expected, _ = case
     m = nodes()
     for base, length in reserved:  # type: ignore[attr-defined]
         mb.memblock_reserve(m, base, length)

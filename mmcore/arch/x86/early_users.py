@@ -5,8 +5,7 @@ so that a machine booted from a bare memory map has the same pages reserved as t
 places of the callers (``pcpu_fc_alloc+0x79/0x160``) are those of the reference build, as its
 memblock=debug log names them.
 
-Mirrors parts of arch/x86/kernel/setup.c, kernel/printk/printk.c, mm/percpu.c, kernel/dma/swiotlb.c
-and init/main.c.
+Mirrors parts of arch/x86/kernel/setup.c, mm/percpu.c, kernel/dma/swiotlb.c and init/main.c.
 
 Simplified: one I/O APIC and one HPET; no ACPI tables in RAM; no crash kernel, no EFI.
 """
@@ -62,10 +61,7 @@ __all__ = [
 
 
 def setup_log_buf(m: Machine) -> None:
-    """Make the log as large as ``log_buf_len=`` asks.
-
-    Mirrors kernel/printk/printk.c:setup_log_buf().
-    """
+    """Make the log as large as ``log_buf_len=`` asks, as the kernel's printk code does."""
     for word in m.boot_params.cmdline.split():
         name, _, value = word.partition("=")
         if name != "log_buf_len":

@@ -175,10 +175,7 @@ def _reserve_low_megabyte(m: Machine) -> None:
 
 
 def acpi_reserve_initial_tables(m: Machine) -> None:
-    """Reserve the firmware's tables, which need not lie in RAM.
-
-    Mirrors drivers/acpi/tables.c:acpi_reserve_initial_tables().
-    """
+    """Reserve the firmware's tables, as the ACPI code does. They need not lie in RAM."""
     caller = "acpi_reserve_initial_tables+0x4a/0x70"
     for name, start, size in m.boot_params.acpi_tables:
         m.pr_info(f"ACPI: Reserving {name} table memory at [mem {start:#x}-{start + size - 1:#x}]")

@@ -27,14 +27,14 @@ INDEX = Path(__file__).resolve().parents[1] / "book" / "_ext" / "kernel-index.tx
 #: What the book cites: folders with everything below them ("/**"), or their own files only.
 C_FOLDERS = [
     "mm/**", "lib", "lib/math", "ipc", "init", "kernel", "kernel/sched/**", "kernel/dma/**", "kernel/cgroup",
-    "kernel/rcu", "kernel/locking", "arch/x86/realmode", "arch/x86/include/asm/e820", "include/asm-generic/bitops",
+    "kernel/rcu", "kernel/locking", "kernel/printk", "kernel/trace", "arch/x86/realmode", "arch/x86/include/asm/e820", "include/asm-generic/bitops",
     "drivers/acpi/numa",
     "fs", "fs/proc", "fs/hugetlbfs", "fs/ramfs", "arch/x86/mm/**", "arch/x86/entry/**", "arch/x86/kernel",
     "arch/x86/kernel/cpu/mtrr", "arch/x86/include/asm", "arch/x86/include/uapi/asm", "arch/x86/lib",
     "include/asm-generic", "include/linux/sched", "drivers/base", "drivers/block/zram", "drivers/dax",
     "tools/mm", "tools/testing/memblock/tests", "tools/testing/vma",
 ]  # fmt: skip
-C_FILES = ["drivers/gpu/drm/drm_buddy.c", "include/drm/drm_buddy.h", "arch/x86/kernel/cpu/common.c", "arch/x86/kernel/cpu/bugs.c", "arch/x86/boot/compressed/kaslr.c",
+C_FILES = ["drivers/acpi/tables.c", "drivers/gpu/drm/drm_buddy.c", "include/drm/drm_buddy.h", "arch/x86/kernel/cpu/common.c", "arch/x86/kernel/cpu/bugs.c", "arch/x86/boot/compressed/kaslr.c",
            "arch/x86/boot/compressed/ident_map_64.c", "arch/x86/kernel/cpu/resctrl/core.c"]  # fmt: skip
 #: The headers are those which these include.
 HEADERS_OF = ["mm/**", "arch/x86/mm/**", "fs/proc", "kernel/sched", "ipc"]

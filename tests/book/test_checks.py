@@ -123,3 +123,11 @@ def test_search_scripts_stay_on_the_search_page_alone() -> None:
     script = '<p></p><script src="../searchindex.js"></script>'
     assert "searchindex" not in selfhost.clean_page(script, "book/x")
     assert "searchindex" in selfhost.clean_page(script, "search")
+
+
+def test_the_picture_of_the_readme_is_what_the_engine_draws() -> None:
+    import readme_picture
+
+    assert readme_picture.PICTURE.read_text(encoding="utf-8") == readme_picture.picture(), (
+        "run python tools/readme_picture.py"
+    )

@@ -223,6 +223,8 @@ class Machine:
         distances: Mapping[tuple[int, int], int] | Sequence[Sequence[int]] | None = None,
         initrd: tuple[int, int] | str | None = "default",
         kernel_image: KernelImage | None = None,
+        memblock_log: str | None = None,
+        reserved_is_all: bool = False,
         seed: int = 1,
     ) -> Machine:
         """Boot a machine.

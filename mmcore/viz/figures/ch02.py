@@ -620,7 +620,7 @@ def _fragmentation_frame(load: _Workload, when: str, mark: str) -> Frame:
             help="what a request does when its own lists are empty",
         ),
         nofragment=Bool(
-            True, help="look at DMA32 before mixing types in Normal (ALLOC_NOFRAGMENT)"
+            False, help="look at DMA32 before mixing types in Normal (ALLOC_NOFRAGMENT)"
         ),
         fill=Int(100, 20, 100, step=5, unit="%", help="how full zone Normal gets in each round"),
         rounds=Int(10, 1, 20, help="how many rounds of allocating and freeing"),
@@ -1681,7 +1681,7 @@ def _slowpath_frame(
 @explorable(
     "ch02.slowpath",
     title="The slow path of an allocation",
-    key=("got_pg", "warn_alloc"),
+    key=("end",),
     params=dict(
         gfp=Text("GFP_KERNEL", limit=200, help="flags by value or by name"),
         order=Int(3, 0, MAX_PAGE_ORDER),
@@ -1741,4 +1741,5 @@ def slowpath(p: Any) -> Iterator[Frame]:
             caption = f"Step {len(visited)}: the request gets page {page.pfn}."
         elif step == "warn_alloc":
             caption = f"Step {len(visited)}: the request fails; without `__GFP_NOWARN` the kernel prints a report."
-        yield _slowpath_frame(visited, head, caption, step, event)
+        mark = "end" if event is log[-1] else step
+        yield _slowpath_frame(visited, head, caption, mark, event)

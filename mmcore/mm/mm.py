@@ -633,7 +633,7 @@ def mm_forbids_zeropage(mm: MmStruct) -> bool:
 
     The model lets ``mm.forbids_zeropage`` decide, for experiments (s390 has such a switch).
 
-    Mirrors include/linux/pgtable.h:mm_forbids_zeropage().
+    Mirrors include/linux/mm.h:mm_forbids_zeropage().
     """
     return mm.forbids_zeropage
 

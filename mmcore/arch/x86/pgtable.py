@@ -268,7 +268,7 @@ def ptep_get(ptep: Ptep) -> int:
 def set_pte(ptep: Ptep, pte: int) -> None:
     """Store an entry.
 
-    Mirrors arch/x86/include/asm/pgtable.h:native_set_pte().
+    Mirrors arch/x86/include/asm/pgtable_64.h:native_set_pte().
     """
     ptep[0][ptep[1]] = pte
 
@@ -302,7 +302,7 @@ def ptep_set_wrprotect(mm: MmStruct, addr: int, ptep: Ptep) -> None:
     Mirrors arch/x86/include/asm/pgtable.h:ptep_set_wrprotect().
     """
     table, i = ptep
-    table[i] = pte_wrprotect(table[i])  # noqa: F405
+    table[i] = pte_wrprotect(table[i])
 
 
 def _next_table(ptep: Ptep) -> PageTable:

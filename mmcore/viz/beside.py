@@ -113,7 +113,7 @@ class Comparison:
             body.append('<tr><td colspan="4">No difference.</td></tr>')
         kind = " mm-beside-text" if self._text else ""
         return (
-            f'<div class="mm-beside{kind}"><table><thead><tr><th></th><th>{esc(self.labels[0])}</th><th></th>'
+            f'<div class="mm-beside{kind}"><table><thead><tr><td></td><th>{esc(self.labels[0])}</th><td></td>'
             f'<th>{esc(self.labels[1])}</th></tr></thead><tbody>{"".join(body)}</tbody></table>'
             f'<p class="mm-verdict">{esc(self.verdict)}</p></div>'
         )

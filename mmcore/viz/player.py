@@ -214,9 +214,7 @@ def _words(rendering: Rendering) -> str:
     summary = "This figure in words" if n == 1 else f"All {n} steps in words"
     if rendering.sampled:
         summary = f"{n} of the {rendering.total} steps in words"
-    return (
-        f'<details class="mm-words"><summary>{summary}</summary><ol>{"".join(items)}</ol></details>'
-    )
+    return f'<details class="mm-words"><summary>{summary}</summary><ol tabindex="0">{"".join(items)}</ol></details>'
 
 
 def _sampling_note(rendering: Rendering) -> str:

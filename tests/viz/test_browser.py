@@ -1,10 +1,14 @@
 """The stepper in a real browser: keys, buttons, the range, what a screen reader is told, and no script at all."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
-from mmcore.viz import Frame, Int, explorable, player, render, svg
+from mmcore import cint
+from mmcore.viz import Frame, Int, beside, explorable, player, render, show, svg
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api")
@@ -175,3 +179,24 @@ def test_reduced_motion_is_respected(browser, page_file):
         page.locator("#one .mm-stage").focus()
         page.keyboard.press("ArrowRight")
         assert bool(page.locator("#one .mm-in").count()) == bool(animated)
+
+
+def test_nothing_for_axe_to_complain_about(browser, page_file):
+    axe = ROOT / "tools" / "web" / "node_modules" / "axe-core" / "axe.min.js"
+    if not axe.is_file():
+        pytest.skip("no axe-core (npm ci in tools/web)")
+    page = browser.new_page()
+    figures = player.stepper(render("testb.walk"), "one")
+    outputs = show(cint.int_sqrt).html() + beside({"a": 1, "b": 2}, {"a": 1, "b": 3}).html()
+    for theme in ("light", "dark"):
+        ground = {"light": "#ffffff", "dark": "#14181e"}[theme]
+        page.set_content(
+            f'<!doctype html><html lang="en" data-theme="{theme}"><head><title>t</title><style>body{{background:{ground}}}'
+            f"{player.style()}</style></head><body><main><h1>t</h1>{figures}{outputs}</main></body></html>"
+        )  # fmt: skip
+        page.add_script_tag(content=player.script())
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        page.evaluate(axe.read_text())
+        found = page.evaluate("axe.run()")["violations"]
+        seen = [(v["id"], v["nodes"][0]["html"][:100]) for v in found]
+        assert seen == [], theme

@@ -28,9 +28,8 @@ def _add_index_entry(app: Sphinx, node: nodes.reference, path: str, name: str) -
     if isinstance(node.parent, nodes.TextElement) and not isinstance(node.parent, nodes.title):
         anchor = f"kernel-{app.env.new_serialno('kernel')}-{nodes.make_id(name)}"
         entry = ("single", f"{name}; {path}", anchor, "", None)
-        target = nodes.target("", "", ids=[anchor])
-        place = node.parent.index(node)
-        node.parent[place:place] = [addnodes.index(entries=[entry]), target]
+        node["ids"].append(anchor)  # the link itself is the place: a search shows its words
+        node.parent.insert(node.parent.index(node), addnodes.index(entries=[entry]))
 
 
 def resolve(app: Sphinx, doctree: nodes.document) -> None:

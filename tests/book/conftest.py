@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def html() -> Path:
-    """Return the folder of the HTML book, built from the tree as it is."""
+    """Return the folder of the HTML book, built from the tree as it is; BOOK_HTML names one built before."""
+    if os.environ.get("BOOK_HTML"):
+        return Path(os.environ["BOOK_HTML"]).resolve()
     done = subprocess.run(
         [sys.executable, "tools/build_book.py", "html"], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip

@@ -31,25 +31,16 @@ from mmcore.mm.page_flags import PG_lru
 from mmcore.proc import ftrace, snapshot
 from mmcore.proc.capture import Capture
 from mmcore.proc.ftrace import TraceLine
-from mmcore.trace import Event
+from mmcore.trace import TRACEPOINTS, Event
 
 __all__ = ["Replay", "differences", "replay", "snapshots"]
 
-#: What is compared of each event.
+#: What is compared of each event: all fields but the flags of the request, which are given to the
+#: model, and a refill flag that follows from the others.
 COMPARED: dict[str, tuple[str, ...]] = {
-    "kmem:mm_page_alloc": ("pfn", "order", "migratetype"),
-    "kmem:mm_page_alloc_zone_locked": ("pfn", "order", "migratetype"),
-    "kmem:mm_page_alloc_extfrag": (
-        "pfn",
-        "alloc_order",
-        "fallback_order",
-        "alloc_migratetype",
-        "fallback_migratetype",
-        "change_ownership",
-    ),
-    "kmem:mm_page_free": ("pfn", "order"),
-    "kmem:mm_page_free_batched": ("pfn",),
-    "kmem:mm_page_pcpu_drain": ("pfn", "order", "migratetype"),
+    name: tuple(f for f in fields if f not in ("gfp_flags", "percpu_refill"))
+    for name, fields in TRACEPOINTS.items()
+    if name.startswith("kmem:mm_page_")
 }
 FREE, BATCHED = "kmem:mm_page_free", "kmem:mm_page_free_batched"
 REFILL = ("kmem:mm_page_alloc_zone_locked", "kmem:mm_page_alloc_extfrag")

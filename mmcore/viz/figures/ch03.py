@@ -419,7 +419,6 @@ def layout(p: SimpleNamespace) -> Iterator[Frame]:
 # ---- ch03.tlb: reach, modelled and measured ------------------------------------------------------
 
 TLB_SIZES = {"4 KiB": 0, "64 KiB": 4, "2 MiB": 9}  # how many low page-number bits one entry covers
-_MOST = 8192  # accesses that are simulated; of a larger working set, the first of two rounds
 
 
 def tlb_misses(entries: int, ways: int, pages: int, shift: int, seed: int = 1) -> float:
@@ -429,7 +428,8 @@ def tlb_misses(entries: int, ways: int, pages: int, shift: int, seed: int = 1) -
     """
     order = list(range(pages))
     random.Random(seed).shuffle(order)
-    first, second = order[:_MOST], order if pages <= _MOST else order[_MOST : 2 * _MOST]
+    most = max(2 * entries, 2048)  # of a larger working set, so many accesses and so many more
+    first, second = order[:most], order if pages <= most else order[most : 2 * most] or order
     tlb = Tlb(entries, ways)
     for page in first:
         tlb.access(page >> shift)
@@ -965,7 +965,7 @@ def fault_run(p: SimpleNamespace) -> tuple[list[dict[str, Any]], Any]:
         _script_writer(m)
     with m.trace.record("model:fault_step", "exceptions:page_fault_*") as log:
         ended = touch(m, address, p.access, p.mode == "user")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for event in log:
         f = event.fields
         if "error_code" in f:

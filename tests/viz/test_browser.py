@@ -200,3 +200,13 @@ def test_nothing_for_axe_to_complain_about(browser, page_file):
         found = page.evaluate("axe.run()")["violations"]
         seen = [(v["id"], v["nodes"][0]["html"][:100]) for v in found]
         assert seen == [], theme
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1280])
+def test_words_in_a_drawing_can_be_read(browser, page_file, width):
+    page = opened(browser, page_file, viewport={"width": width, "height": 800})
+    scale = page.evaluate(
+        "document.querySelector('#one .mm-stage svg').getBoundingClientRect().width"
+    ) / (svg.WIDTH + 4)
+    assert scale * svg.SMALL >= 11
+    assert page.evaluate("document.querySelector('#one .mm-stage').tabIndex") == 0

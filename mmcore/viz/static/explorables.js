@@ -25,12 +25,18 @@
     return alt.hasAttribute("data-join") ? (caption + " " + alt.textContent).trim() : alt.textContent;
   }
 
+  // A drawing wider than its box can be scrolled; then the keyboard must get there too.
+  function reachable(stage) {
+    if (stage && stage.scrollWidth > stage.clientWidth) stage.tabIndex = 0;
+  }
+
   function start(fig) {
     if (fig.dataset.ready) return;
     fig.dataset.ready = "1";
     var steps = Array.prototype.slice.call(fig.querySelectorAll(".mm-words > ol > li"));
     var bar = fig.querySelector(".mm-bar");
     var n = steps.length;
+    reachable(fig.querySelector(".mm-stage"));
     if (!bar || n < 2) return;
 
     var stage = fig.querySelector(".mm-stage");
@@ -153,6 +159,7 @@
 
   function startAll(root) {
     Array.prototype.forEach.call((root || document).querySelectorAll(".mm-fig[data-mm]"), start);
+    Array.prototype.forEach.call((root || document).querySelectorAll(".mm-chart .mm-stage"), reachable);
   }
 
   window.mmFigures = { start: startAll };

@@ -9,6 +9,7 @@ lazily freeable keeps PG_swapbacked until reclaim is modelled (chapter 4).
 from __future__ import annotations
 
 from mmcore.arch.x86.pgtable import (
+    Ptep,
     pmd_none,
     pmd_trans_huge,
     pte_dirty,
@@ -118,7 +119,7 @@ def madvise_dontneed_free(vma: VmAreaStruct, start: int, end: int, behavior: int
 def madvise_free_pte_range(
     tlb: mmu_gather.MmuGather,
     vma: VmAreaStruct,
-    pmd: tuple[memory.pg.PageTable, int],
+    pmd: Ptep,
     addr: int,
     end: int,
 ) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mmcore.arch.x86 import fault as fault_
 from mmcore.arch.x86 import pgtable as pg
 from mmcore.arch.x86 import tlb as tlb_
 from mmcore.arch.x86.pgtable import (
@@ -159,6 +160,7 @@ __all__ = [
     "set_pte_range",
     "unmap_page_range",
     "unmap_vmas",
+    "validate_mappings",
     "vm_normal_page",
     "vma_alloc_folio",
     "wp_can_reuse_anon_folio",
@@ -1213,13 +1215,11 @@ def handle_mm_fault(vma: VmAreaStruct, address: int, flags: int, regs: PtRegs | 
 
     Mirrors mm/memory.c:handle_mm_fault().
     """
-    from mmcore.arch.x86.fault import arch_vma_access_permitted
-
     mm = vma.vm_mm
     m = _machine(mm)
     droppable = vma.vm_flags & VM_DROPPABLE
     ret, flags = sanitize_fault_flags(vma, flags)
-    if not ret and not arch_vma_access_permitted(
+    if not ret and not fault_.arch_vma_access_permitted(
         vma, bool(flags & FAULT_FLAG_WRITE), bool(flags & FAULT_FLAG_INSTRUCTION)
     ):
         ret = VM_FAULT_SIGSEGV
@@ -1811,3 +1811,66 @@ def mm_put_huge_zero_folio(mm: MmStruct) -> None:
     Mirrors mm/huge_memory.c:mm_put_huge_zero_folio().
     """
     huge_memory.mm_put_huge_zero_folio(mm)
+
+
+# --- checking ---------------------------------------------------------------------------------
+
+
+def _count_leaf(
+    m: Machine, mm: MmStruct, address: int, level: int, entry: int, maps: dict[int, int]
+) -> tuple[int, int]:
+    """Return (rss member, pages) of one leaf, and count the mappings of its pages in @maps."""
+    vma = mm.mm_mt.walk(address)
+    if vma is None:
+        raise KernelBug(f"{address:#x} is mapped in {mm!r} outside any VMA: {entry:016x}")
+    if not pte_present(entry):
+        swapped = swapops.is_swap_pte(entry)
+        real = swapped and not swapops.non_swap_entry(swapops.pte_to_swp_entry(entry))
+        return MM_SWAPENTS, int(real)
+    if level == 2:
+        if huge_memory.is_huge_zero_pmd(m, entry):
+            return MM_ANONPAGES, 0
+        pfn, nr = pg.pmd_pfn(entry), 512
+    else:
+        if vm_normal_page(vma, address, entry) is None:
+            if entry & 2:
+                raise KernelBug(f"zero page or PFN map at {address:#x} is writable: {entry:016x}")
+            return MM_ANONPAGES, 0
+        pfn, nr = pte_pfn(entry), 1
+    for i in range(nr):
+        maps[pfn + i] = maps.get(pfn + i, 0) + 1
+    page = pfn_to_page(m, pfn)
+    folio = page_folio(page)
+    if entry & 2 and rmap.folio_test_anon(folio) and not rmap.PageAnonExclusive(page):
+        raise KernelBug(f"{page!r} is writable at {address:#x} and not exclusive")
+    return mm_counter(folio), nr
+
+
+def validate_mappings(m: Machine) -> None:
+    """Check page tables, counters and pages of all address spaces against each other.
+
+    Each address space's rss_stat is what its entries map (the zero pages not counted); each page's
+    map count is the number of entries that map it, and its reference count is at least that; an
+    exclusive anonymous page is mapped once; what is writable and anonymous is exclusive; nothing is
+    mapped outside a VMA; tables and pgtables_bytes agree.
+
+    :raises KernelBug: naming what is wrong
+    """
+    maps: dict[int, int] = {}
+    for mm in m.pgd_list:
+        vma_.validate_mm(mm)
+        pg.validate_pgtables(mm)
+        rss = [0] * NR_MM_COUNTERS
+        for address, level, entry in pg.iter_leaves(mm, 0, mm.task_size):
+            member, pages = _count_leaf(m, mm, address, level, entry, maps)
+            rss[member] += pages
+        if rss != mm.rss_stat:
+            raise KernelBug(f"{mm!r}: rss_stat is {mm.rss_stat}, the entries map {rss}")
+    for pfn, count in maps.items():
+        page = pfn_to_page(m, pfn)
+        if rmap.page_mapcount(page) != count:
+            raise KernelBug(f"{page!r} is mapped by {count} entries")
+        if page_folio(page)._refcount < count:
+            raise KernelBug(f"{page!r} has fewer references than mappings")
+        if count > 1 and rmap.folio_test_anon(page_folio(page)) and rmap.PageAnonExclusive(page):
+            raise KernelBug(f"{page!r} is exclusive and mapped {count} times")

@@ -9,6 +9,7 @@ mappings are split even when they are changed as a whole (chapter 5).
 from __future__ import annotations
 
 from mmcore.arch.x86.pgtable import (
+    Ptep,
     pmd_none,
     pmd_trans_huge,
     pte_dirty,
@@ -75,9 +76,7 @@ def change_protection(tlb: MmuGather, vma: VmAreaStruct, start: int, end: int) -
     return pages
 
 
-def change_pte_range(
-    tlb: MmuGather, vma: VmAreaStruct, pmd: tuple[memory.pg.PageTable, int], addr: int, end: int
-) -> int:
+def change_pte_range(tlb: MmuGather, vma: VmAreaStruct, pmd: Ptep, addr: int, end: int) -> int:
     """Change the entries of one page table.
 
     Mirrors mm/mprotect.c:change_pte_range().

@@ -103,7 +103,9 @@ def pte_to_swp_entry(pte: int) -> int:
 
     Mirrors include/linux/swapops.h:pte_to_swp_entry().
     """
-    return _swp_type(pte) << SWP_TYPE_SHIFT | _swp_offset(pte) & SWP_OFFSET_MASK
+    kind: int = _swp_type(pte)
+    offset: int = _swp_offset(pte)
+    return kind << SWP_TYPE_SHIFT | offset & SWP_OFFSET_MASK
 
 
 def swp_entry_to_pte(entry: int) -> int:

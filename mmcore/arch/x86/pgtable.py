@@ -62,11 +62,11 @@ else:
     _Array = array
 
 # include/asm-generic/pgalloc.h
-GFP_PGTABLE_KERNEL = _gfp.GFP_KERNEL | getattr(_gfp, "__GFP_ZERO")
-GFP_PGTABLE_USER = GFP_PGTABLE_KERNEL | getattr(_gfp, "__GFP_ACCOUNT")
+GFP_PGTABLE_KERNEL: int = _gfp.GFP_KERNEL | _gfp.__GFP_ZERO
+GFP_PGTABLE_USER: int = GFP_PGTABLE_KERNEL | _gfp.__GFP_ACCOUNT
 
-#: Where the stub pool's table pages start: page frames that no memory has.
-STUB_PFN_BASE = 0xF000000000
+#: Where the stub pool's table pages start: below the end of the 46-bit physical address space.
+STUB_PFN_BASE = 0x3F0000000
 _PAGE_TYPE_TABLE = PGTY_table << 24
 _ZEROS = bytes(PAGE_SIZE)
 
@@ -431,7 +431,9 @@ def pte_unmap_unlock(mm: MmStruct, ptep: Ptep) -> None:
 # --- table pages ------------------------------------------------------------------------------
 
 
-def pagetable_alloc(space: PhysTables, gfp: int, level: int, *, ctor: bool = True) -> Any:
+def pagetable_alloc(
+    space: PhysTables, gfp: int, level: int, *, ctor: bool = True
+) -> PageTable | None:
     """Allocate a zeroed table page; None when there is no memory.
 
     With @ctor the page gets type "table" and is counted in NR_PAGETABLE.
@@ -615,8 +617,7 @@ def pte_alloc_one(mm: MmStruct) -> PageTable | None:
 
     Mirrors arch/x86/mm/pgtable.c:pte_alloc_one().
     """
-    table: PageTable | None = pagetable_alloc(mm.tables, _table_gfp(mm), 1)
-    return table
+    return pagetable_alloc(mm.tables, _table_gfp(mm), 1)
 
 
 def pte_free(mm: MmStruct, table: PageTable) -> None:
@@ -674,6 +675,8 @@ def pte_alloc(mm: MmStruct, pmd: Ptep) -> bool:
 
 _WALK4 = ((4, 39), (3, 30), (2, 21), (1, 12))
 _WALK5 = ((5, 48), *_WALK4)
+_SHIFTS4 = (39, 30, 21)
+_SHIFTS5 = (48, *_SHIFTS4)
 
 
 def walk(mm: MmStruct, address: int) -> list[tuple[int, int, int]]:
@@ -832,7 +835,13 @@ def map_range(
     size = 1 << (LEVEL_SHIFT[level] - PAGE_SHIFT) if 1 <= level <= 3 else 0
     if not size:
         raise UsageError(f"level is {level}; leaves are 1 (4 KiB), 2 (2 MiB) or 3 (1 GiB)")
-    if address >> 47 or nr_pages < 1 or address & 4095 or size > 1:
+    if (
+        address >> 47
+        or nr_pages < 1
+        or address & 4095
+        or size > 1
+        or (address + (nr_pages << PAGE_SHIFT) - 1) >> 47
+    ):
         _check_range(mm, address, nr_pages, size << PAGE_SHIFT)
     if not 0 <= pfn < 1 << 40 or pfn & (size - 1) or nr_pages & (size - 1):
         raise UsageError(f"pfn {pfn:#x} or nr_pages {nr_pages} does not fit leaves of {size} pages")
@@ -870,15 +879,15 @@ def map_page(mm: MmStruct, address: int, pfn: int, prot: int) -> bool:
         _check_range(mm, address, 1, PAGE_SIZE)
     table = mm.pgd
     tables = mm.tables.tables
-    for _level, shift in _WALK4[:3] if mm.levels == 4 else _WALK5[:4]:
+    for shift in _SHIFTS4 if mm.levels == 4 else _SHIFTS5:
         entry = table[address >> shift & 511]
-        if not entry & 1 or entry & 128:
+        if entry & 129 != 1:  # no table there, or a large page
             return map_range(mm, address, pfn, 1, prot)
         table = tables[(entry & 0xFFFFFFFFFF000) >> 12]
     i = address >> 12 & 511
     if table[i]:
         raise KernelBug(f"entry {i} of {table!r} is not empty: {table[i]:016x}")
-    table[i] = pfn_pte(pfn, prot)
+    table[i] = pfn << 12 | prot if prot & 1 and 0 <= pfn < 1 << 40 else pfn_pte(pfn, prot)
     return True
 
 

@@ -98,11 +98,11 @@ def mult_frac(x: int, n: int, d: int) -> int:
 
 
 def clamp(val: int, lo: int, hi: int) -> int:
-    """Return @val limited to [@lo, @hi].
+    """Return @val limited to [@lo, @hi]; should @lo exceed @hi, the upper limit is looked at first.
 
     Mirrors include/linux/minmax.h:clamp().
     """
-    return lo if val < lo else hi if val > hi else val
+    return hi if val >= hi else lo if val <= lo else val
 
 
 def int_sqrt(x: int) -> int:

@@ -217,6 +217,9 @@ fallbacks: tuple[tuple[int, int], ...] = (
     (MIGRATE_UNMOVABLE, MIGRATE_MOVABLE),  # MIGRATE_RECLAIMABLE
 )
 
+#: The task flags that narrow the gfp flags of every request.
+PF_MEMALLOC_SCOPES = PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS | PF_MEMALLOC_PIN
+
 #: gfp_zone() of each combination of zone bits, -1 for those that are forbidden.
 GFP_ZONE_TABLE: tuple[int, ...] = tuple(
     -1 if GFP_ZONE_BAD >> bits & 1 else gfp_zone(bits) for bits in range(GFP_ZONEMASK + 1)
@@ -450,6 +453,19 @@ def change_pageblock_range(pageblock_page: Page, start_order: int, migratetype: 
         set_pageblock_migratetype(zone_page(zone, block_pfn), migratetype)
 
 
+def _merge_pageblocks(buddy: Page, order: int, migratetype: int) -> bool:
+    """Let a block of @migratetype merge with a buddy of pageblock size or more, if types allow it.
+
+    The buddy's pageblocks then take the type, so that a later split finds the right lists.
+    """
+    buddy_mt = get_pageblock_migratetype(buddy)
+    if buddy_mt != migratetype:
+        if migratetype >= MIGRATE_PCPTYPES or buddy_mt >= MIGRATE_PCPTYPES:
+            return False
+        change_pageblock_range(buddy, order, migratetype)
+    return True
+
+
 def __free_one_page(
     page: Page, pfn: int, zone: Zone, order: int, migratetype: int, fpi_flags: int
 ) -> None:
@@ -464,60 +480,53 @@ def __free_one_page(
 
     Mirrors mm/page_alloc.c:__free_one_page().
     """
-    trace = zone.machine.trace
+    tracing = zone.machine.trace.on
     mem_map = zone.mem_map
     free_area = zone.free_area
     buddy_pfn = 0
-    if migratetype < MIGRATE_PCPTYPES:
+    if migratetype < MIGRATE_PCPTYPES:  # account_freepages()
         zone.vm_stat[NR_FREE_PAGES] += 1 << order
     else:
         account_freepages(zone, 1 << order, migratetype)
 
     while order < MAX_PAGE_ORDER:
         buddy_pfn = pfn ^ (1 << order)
-        buddy = mem_map.get(buddy_pfn)
-        if buddy is None or buddy.page_type != PAGE_TYPE_BUDDY or buddy.private != order:
+        try:
+            buddy = mem_map[buddy_pfn]  # find_buddy_page_pfn()
+        except KeyError:
             break
-        if order >= pageblock_order:
-            buddy_mt = get_pageblock_migratetype(buddy)
-            if buddy_mt != migratetype:
-                if migratetype >= MIGRATE_PCPTYPES or buddy_mt >= MIGRATE_PCPTYPES:
-                    break
-                # Match the buddy's type, so that a later split finds the right lists.
-                change_pageblock_range(buddy, order, migratetype)
-        # __del_page_from_free_list()
-        following, before = buddy.next, buddy.prev
+        if buddy.page_type != PAGE_TYPE_BUDDY or buddy.private != order:
+            break
+        if order >= pageblock_order and not _merge_pageblocks(buddy, order, migratetype):
+            break
+        following, before = buddy.next, buddy.prev  # __del_page_from_free_list()
         before.next = following
         following.prev = before
         buddy.next = buddy.prev = None
         buddy.page_type = -1
         buddy.private = 0
         free_area[order].nr_free -= 1
-        if trace.on:
-            trace.emit("model:buddy_merge", pfn, buddy_pfn, order, migratetype)
+        if tracing:
+            zone.machine.trace.emit("model:buddy_merge", pfn, buddy_pfn, order, migratetype)
         if buddy_pfn < pfn:
             page = buddy
             pfn = buddy_pfn
         order += 1
 
-    page.private = order
+    page.private = order  # set_buddy_order()
     page.page_type = PAGE_TYPE_BUDDY
-
     if fpi_flags & FPI_TO_TAIL:
         to_tail = True
-    elif order >= shuffle.SHUFFLE_ORDER and zone.machine.page_alloc_shuffle_key:
-        to_tail = shuffle.shuffle_pick_tail(zone.machine)
-    elif order >= MAX_PAGE_ORDER - 1:
-        to_tail = False
-    else:  # buddy_merge_likely()
-        parent = mem_map.get((buddy_pfn & pfn) ^ (2 << order))
-        to_tail = (
-            parent is not None
-            and parent.page_type == PAGE_TYPE_BUDDY
-            and parent.private == order + 1
-        )
-    # __add_to_free_list()
-    area = free_area[order]
+    elif order < MAX_PAGE_ORDER - 1:
+        try:
+            parent = mem_map[(buddy_pfn & pfn) ^ (2 << order)]  # buddy_merge_likely()
+            to_tail = parent.page_type == PAGE_TYPE_BUDDY and parent.private == order + 1
+        except KeyError:
+            to_tail = False
+    else:
+        m = zone.machine
+        to_tail = shuffle.is_shuffle_order(m, order) and shuffle.shuffle_pick_tail(m)
+    area = free_area[order]  # __add_to_free_list()
     head = area.free_list[migratetype]
     if to_tail:
         last = head.prev
@@ -530,8 +539,8 @@ def __free_one_page(
         page.prev = head
         first.prev = head.next = page
     area.nr_free += 1
-    if trace.on:
-        trace.emit("model:free_list_add", pfn, order, migratetype, to_tail)
+    if tracing:
+        zone.machine.trace.emit("model:free_list_add", pfn, order, migratetype, to_tail)
 
 
 # ---- freeing -------------------------------------------------------------------------------------
@@ -755,31 +764,30 @@ def expand(zone: Zone, page: Page, low: int, high: int, migratetype: int) -> int
 
     Mirrors mm/page_alloc.c:expand().
     """
-    trace = zone.machine.trace
+    tracing = zone.machine.trace.on
     mem_map = zone.mem_map
     free_area = zone.free_area
     pfn = page.pfn
-    size = 1 << high
     nr_added = 0
     while high > low:
         high -= 1
-        size >>= 1
-        upper_pfn = pfn + size
-        upper = mem_map.get(upper_pfn)
-        if upper is None:
+        upper_pfn = pfn + (1 << high)
+        try:
+            upper = mem_map[upper_pfn]
+        except KeyError:
             upper = mem_map[upper_pfn] = Page(upper_pfn, zone)
-        # __add_to_free_list(), at the head
-        area = free_area[high]
+        area = free_area[high]  # __add_to_free_list(), at the head
         head = area.free_list[migratetype]
         first = head.next
         upper.next = first
         upper.prev = head
         first.prev = head.next = upper
         area.nr_free += 1
-        upper.private = high
+        upper.private = high  # set_buddy_order()
         upper.page_type = PAGE_TYPE_BUDDY
-        nr_added += size
-        if trace.on:
+        nr_added += 1 << high
+        if tracing:
+            trace = zone.machine.trace
             trace.emit("model:buddy_split", upper_pfn, high, migratetype)
             trace.emit("model:free_list_add", upper_pfn, high, migratetype, False)
     return nr_added
@@ -802,32 +810,33 @@ def __rmqueue_smallest(zone: Zone, order: int, migratetype: int) -> Page | None:
 
     Mirrors mm/page_alloc.c:__rmqueue_smallest().
     """
-    free_area = zone.free_area
     for current_order in range(order, NR_PAGE_ORDERS):
-        head = free_area[current_order].free_list[migratetype]
+        area = zone.free_area[current_order]
+        head = area.free_list[migratetype]
         page: Page = head.next
         if page is head:
             continue
-        # page_del_and_expand()
-        following = page.next
+        following = page.next  # page_del_and_expand()
         head.next = following
         following.prev = head
         page.next = page.prev = None
         page.page_type = -1
         page.private = 0
-        free_area[current_order].nr_free -= 1
-        trace = zone.machine.trace
-        if trace.on:
-            trace.emit("model:free_list_del", page.pfn, current_order, migratetype)
+        area.nr_free -= 1
+        tracing = zone.machine.trace.on
+        if tracing:
+            zone.machine.trace.emit("model:free_list_del", page.pfn, current_order, migratetype)
         if current_order > order:
             expand(zone, page, order, current_order, migratetype)
-        if migratetype < MIGRATE_PCPTYPES:
+        if migratetype < MIGRATE_PCPTYPES:  # account_freepages()
             zone.vm_stat[NR_FREE_PAGES] -= 1 << order
         else:
             account_freepages(zone, -(1 << order), migratetype)
-        if trace.on:
-            refill = pcp_allowed_order(order) and migratetype < MIGRATE_PCPTYPES
-            trace.emit("kmem:mm_page_alloc_zone_locked", page.pfn, order, migratetype, int(refill))
+        if tracing:
+            refill = int(pcp_allowed_order(order) and migratetype < MIGRATE_PCPTYPES)
+            zone.machine.trace.emit(
+                "kmem:mm_page_alloc_zone_locked", page.pfn, order, migratetype, refill
+            )
         return page
     return None
 
@@ -1398,6 +1407,14 @@ def free_unref_page_commit(
         pcp.flags &= ~PCPF_PREV_FREE_HIGH_ORDER
     if pcp.free_count < batch << scale:
         pcp.free_count += 1 << order
+    high = pcp.high
+    if (
+        pcp.count < high
+        and pcp.high_min <= high <= pcp.high_max
+        and not free_high
+        and not zone.flags
+    ):
+        return  # nr_pcp_high() would return high as it is
     high = nr_pcp_high(pcp, zone, batch, free_high)
     if pcp.count >= high:
         free_pcppages_bulk(zone, nr_pcp_free(zone, pcp, batch, high, free_high), pcp, pindex)
@@ -1931,22 +1948,21 @@ def get_page_from_freelist(
         z: Zoneref | None = preferred
         while z is not None:
             zone = z.zone
-            trace = zone.machine.trace
             if ac.spread_dirty_pages and last_pgdat is not zone.zone_pgdat:
                 last_pgdat = zone.zone_pgdat
                 dirty_ok = zone.machine.hooks.node_dirty_ok(last_pgdat)
-            if no_fallback and dirty_ok and zone.node != preferred.zone.node:
+            if z is not preferred and no_fallback and dirty_ok and zone.node != preferred.zone.node:
                 # Locality matters more than avoiding fragmentation: once more, without it.
                 alloc_flags &= ~ALLOC_NOFRAGMENT
                 break
             try_this_zone = False
-            if dirty_ok and not zone.flags >> ZONE_BELOW_HIGH & 1:
+            if dirty_ok and not zone.flags & 1 << ZONE_BELOW_HIGH:
                 # Probe the high mark; in a zone below it, frees keep per-CPU lists short.
                 mark = zone._watermark[WMARK_HIGH] + zone.watermark_boost
                 try_this_zone = zone_watermark_fast(zone, order, mark, hi, alloc_flags, gfp_mask)
                 if not try_this_zone:
                     zone.flags |= 1 << ZONE_BELOW_HIGH
-                elif trace.on:
+                elif zone.machine.trace.on:
                     _trace_zone(zone, WMARK_HIGH, "ok")
             if not try_this_zone and dirty_ok:
                 try_this_zone = not _zone_below_mark(zone, order, alloc_flags, ac, gfp_mask)
@@ -1957,7 +1973,7 @@ def get_page_from_freelist(
                     if alloc_flags & ALLOC_HIGHATOMIC:
                         reserve_highatomic_pageblock(page, order, zone)
                     return page
-                if trace.on:
+                if zone.machine.trace.on:
                     _trace_zone(zone, alloc_flags & ALLOC_WMARK_MASK, "no page")
             z = next_zones_zonelist(z.next, hi, ac.nodemask)
         else:
@@ -1974,7 +1990,7 @@ def current_gfp_context(m: Machine, flags: int) -> int:
     """
     task = m.current
     pflags = m.init_task.flags if task is None else task.flags
-    if pflags & (PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS | PF_MEMALLOC_PIN):
+    if pflags & PF_MEMALLOC_SCOPES:
         if pflags & PF_MEMALLOC_NOIO:
             flags &= ~(__GFP_IO | __GFP_FS)
         elif pflags & PF_MEMALLOC_NOFS:
@@ -2040,7 +2056,9 @@ def __alloc_pages(
             warn(m, "WARN_ON_ONCE_GFP(order > MAX_PAGE_ORDER, gfp)")
         return None
     gfp &= m.gfp_allowed_mask
-    gfp = current_gfp_context(m, gfp)
+    task = m.current
+    if (m.init_task if task is None else task).flags & PF_MEMALLOC_SCOPES:
+        gfp = current_gfp_context(m, gfp)
     if preferred_nid not in m.node_data:
         raise UsageError(f"node {preferred_nid} does not exist; there are {sorted(m.node_data)}")
     ac = AllocContext()

@@ -13,6 +13,7 @@ import kernelindex
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,15 @@ def resolve(app: Sphinx, doctree: nodes.document) -> None:
             node.children = [nodes.Text(text)]
 
 
+class KernelLinks(SphinxTransform):
+    """Resolve before the domains collect what a page holds (850), or the index would miss the entries."""
+
+    default_priority = 800
+
+    def apply(self, **kwargs: Any) -> None:
+        resolve(self.app, self.document)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.connect("doctree-read", resolve)
+    app.add_transform(KernelLinks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -131,7 +131,15 @@ def pdf(draft: bool) -> None:
     log = BUILD / "latex.log"
     with log.open("w") as f:
         done = subprocess.run(
-            ["latexmk", "-pdf", "-dvi-", "-ps-", "-interaction=nonstopmode", "-halt-on-error", "book.tex"],
+            [
+                "latexmk",
+                "-pdf",
+                "-dvi-",
+                "-ps-",
+                "-interaction=nonstopmode",
+                "-halt-on-error",
+                "book.tex",
+            ],
             cwd=out,
             stdout=f,
             stderr=subprocess.STDOUT,
@@ -158,7 +166,9 @@ def report(problems: list[str]) -> None:
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
     if problems:
-        sys.exit(f"The book is not right: {len(problems)} problem(s), listed in front of this line.")
+        sys.exit(
+            f"The book is not right: {len(problems)} problem(s), listed in front of this line."
+        )
 
 
 def main() -> None:

@@ -82,7 +82,9 @@ class Page(HTMLParser):
         if "id" in a:
             self.ids.add(a["id"])
         for name in _FETCHES.get(tag, ()):
-            if a.get(name) and not (tag == "link" and a.get("rel") in ("next", "prev", "index", "search", "canonical")):
+            if a.get(name) and not (
+                tag == "link" and a.get("rel") in ("next", "prev", "index", "search", "canonical")
+            ):
                 self.fetched.append(a[name].split()[0])
         for style in re.findall(r"url\(([^)]*)\)", a.get("style", "")):
             self.fetched.append(style.strip("'\""))
@@ -100,7 +102,9 @@ class Page(HTMLParser):
             hidden = a.get("aria-hidden") == "true" or a.get("role") == "presentation"
             named = bool(a.get("aria-label") or a.get("aria-labelledby") or hidden)
             if not self._svg and not named:
-                self.unnamed.append(f"<svg {' '.join(f'{k}={v!r}' for k, v in list(a.items())[:3])}>")
+                self.unnamed.append(
+                    f"<svg {' '.join(f'{k}={v!r}' for k, v in list(a.items())[:3])}>"
+                )
             self._svg.append({})
         if "data-mm" in a:
             self.steppers.append(a["data-mm"])
@@ -199,7 +203,9 @@ def check_links(out: Path) -> list[str]:
                 problems.append(f"{path.relative_to(out)}: {address} leads nowhere")
             elif parts.fragment and target.suffix == ".html":
                 if unquote(parts.fragment) not in page_at(target).ids:
-                    problems.append(f"{path.relative_to(out)}: {address}: no such place on that page")
+                    problems.append(
+                        f"{path.relative_to(out)}: {address}: no such place on that page"
+                    )
     return problems
 
 
@@ -301,14 +307,19 @@ def missing_tex() -> list[tuple[str, str]]:
     if shutil.which("kpsewhich") is None:
         return missing + [(f, package) for f, package in TEX_FILES.items()]
     for file, package in TEX_FILES.items():
-        found = subprocess.run(["kpsewhich", file], capture_output=True, text=True, check=False).stdout.strip()
+        found = subprocess.run(
+            ["kpsewhich", file], capture_output=True, text=True, check=False
+        ).stdout.strip()
         if not found and not (file.endswith((".otf", ".ttf")) and _font_installed(file)):
             missing.append((file, package))
     return missing
 
 
 def _font_installed(file: str) -> bool:
-    return any(any(Path(d).rglob(file)) for d in ("/usr/share/fonts", "/usr/share/texmf", "/usr/local/share/fonts"))
+    return any(
+        any(Path(d).rglob(file))
+        for d in ("/usr/share/fonts", "/usr/share/texmf", "/usr/local/share/fonts")
+    )
 
 
 def pdf_pages(pdf: Path) -> list[str]:
@@ -332,7 +343,11 @@ def check_pdf(pdf: Path, log: Path, root: Path) -> list[str]:
             if debris in text:
                 problems.append(f"page {number} shows {debris!r}")
     log_text = log.read_text(encoding="utf-8", errors="replace")
-    for missing in sorted(set(re.findall(r"Missing character: There is no (\S+ \([^)]*\)) in font ([^!]+)!", log_text))):
+    for missing in sorted(
+        set(
+            re.findall(r"Missing character: There is no (\S+ \([^)]*\)) in font ([^!]+)!", log_text)
+        )
+    ):
         problems.append(f"a character is not in its font: {missing[0]} in {missing[1][:40]}")
     if re.search(r"LaTeX Warning: There were undefined references", log_text):
         problems.append("there are undefined references")

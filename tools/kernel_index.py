@@ -46,7 +46,9 @@ TRACED = re.compile(
     r"include/trace/events/(kmem|vmscan|filemap|writeback|compaction|migrate|oom|mmap|mmap_lock|pagemap|huge_memory|"
     r"thp|ksm|vmalloc|cma|damon|mmflags|page_ref|page_pool|percpu|sched|maple_tree|tlb|swiotlb|fs_dax|memcg)\.h$"
 )
-NOT_CITED = re.compile(r"lib/(test_|.*kunit)|.*/test_[^/]*$|include/linux/(net|nfs|nvme|acpi|skb|pci|phy|usb|kvm|bpf)")
+NOT_CITED = re.compile(
+    r"lib/(test_|.*kunit)|.*/test_[^/]*$|include/linux/(net|nfs|nvme|acpi|skb|pci|phy|usb|kvm|bpf)"
+)
 #: Files cited as a whole: only their names are kept.
 TEXT_FOLDERS = [
     "Documentation/mm/**", "Documentation/admin-guide/mm/**", "Documentation/core-api", "Documentation/dev-tools",
@@ -101,7 +103,9 @@ def headers(source: Path) -> list[str]:
         new = set()
         for path in wave:
             text = (source / path).read_text(encoding="utf-8", errors="replace")
-            for name in re.findall(r"^\s*#\s*include\s+<((?:linux|uapi|asm-generic)/[\w./-]+)>", text, re.M):
+            for name in re.findall(
+                r"^\s*#\s*include\s+<((?:linux|uapi|asm-generic)/[\w./-]+)>", text, re.M
+            ):
                 new |= {f"include/{name}", f"include/uapi/{name}"}
         wave = sorted(f for f in new - found if (source / f).is_file() and not NOT_CITED.match(f))
         found |= set(wave)
@@ -167,7 +171,9 @@ def main() -> None:
         last = 0
         row = []
         for name, line in sorted(defined[path].items(), key=lambda e: (e[1], e[0])):
-            row.append(f"{name} {line - last}")  # the distance from the line before compresses better
+            row.append(
+                f"{name} {line - last}"
+            )  # the distance from the line before compresses better
             last = line
         if row:
             out.append(" " + " ".join(row))

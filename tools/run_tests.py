@@ -23,9 +23,22 @@ ROOT = Path(__file__).resolve().parents[1]
 WEB = ROOT / "tools" / "web"
 OTHER_PYTHONS = ["3.12", "3.13"]
 #: What the engine's tests need with another Python; versions are those of requirements.txt.
-NEEDED = ["pytest", "hypothesis", "iniconfig", "packaging", "pluggy", "Pygments", "sortedcontainers"]
+NEEDED = [
+    "pytest",
+    "hypothesis",
+    "iniconfig",
+    "packaging",
+    "pluggy",
+    "Pygments",
+    "sortedcontainers",
+]
 #: Tests of the book and its pages run with the environment's Python only.
-ENGINE_ONLY = ["--ignore=tests/book", "--ignore=tests/pyodide", "-m", "not browser and not book and not pyodide"]
+ENGINE_ONLY = [
+    "--ignore=tests/book",
+    "--ignore=tests/pyodide",
+    "-m",
+    "not browser and not book and not pyodide",
+]
 
 
 def find_python(version: str) -> str | None:
@@ -36,7 +49,9 @@ def find_python(version: str) -> str | None:
     for candidate in found:
         if candidate:
             code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
-            done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [candidate, "-c", code], capture_output=True, text=True, check=False
+            )
             if done.stdout.strip() == version:
                 return candidate
     return None
@@ -57,7 +72,14 @@ def environment(version: str, python: str) -> Path:
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"making {folder.name} with {python} ...", flush=True)
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        pip = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+        ]
         subprocess.run([*pip, "--no-deps", *pins(NEEDED)], check=True)
         stamp.write_text(wanted)
     return folder / "bin" / "python"
@@ -71,7 +93,9 @@ def web_packages() -> str | None:
         return None
     npm = shutil.which("npm") or str(Path(sys.executable).parent / "npm")
     print("installing the front-end packages (npm ci, 17 MB) ...", flush=True)
-    done = subprocess.run([npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=WEB, check=False)
+    done = subprocess.run(
+        [npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=WEB, check=False
+    )
     if done.returncode:
         return "npm ci failed"
     stamp.write_text(lock)
@@ -89,7 +113,12 @@ class Totals:
         """Run pytest, show what it prints, and count."""
         print(f"\n== {title}", flush=True)
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ}
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ},
         )
         assert process.stdout is not None
         last = ""
@@ -120,7 +149,11 @@ def main() -> None:
     everything = not paths and not options
     totals = Totals()
     notes = []
-    why = web_packages() if everything or any("pyodide" in p or "browser" in p for p in paths) else None
+    why = (
+        web_packages()
+        if everything or any("pyodide" in p or "browser" in p for p in paths)
+        else None
+    )
     if why:
         notes.append(f"not run: the engine in Pyodide ({why})")
         if os.environ.get("CI"):
@@ -140,7 +173,15 @@ def main() -> None:
                 continue
             totals.run(
                 f"Python {other}: the engine",
-                [str(environment(other, python)), "-m", "pytest", "-p", "no:cacheprovider", *ENGINE_ONLY, "tests"],
+                [
+                    str(environment(other, python)),
+                    "-m",
+                    "pytest",
+                    "-p",
+                    "no:cacheprovider",
+                    *ENGINE_ONLY,
+                    "tests",
+                ],
             )
     print()
     for note in notes:

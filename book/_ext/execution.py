@@ -64,7 +64,9 @@ def prepare_environment(root: Path) -> None:
     profile = root / "_build" / ".ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     # The kernels talk over this machine's loopback; their remark about it is noise in a build.
-    (profile / "ipython_kernel_config.py").write_text("c = get_config()\nc.IPKernelApp.log_level = 40\n")
+    (profile / "ipython_kernel_config.py").write_text(
+        "c = get_config()\nc.IPKernelApp.log_level = 40\n"
+    )
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 
 

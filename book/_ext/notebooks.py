@@ -70,7 +70,9 @@ def _is_notebook(text: str) -> bool:
 
 def _kept(metadata: Any) -> NotebookNode:
     """Return the metadata a reader's notebook keeps: hidden inputs stay folded in JupyterLab."""
-    tags = [t for t in metadata.get("tags", []) if t in ("hide-input", "remove-input", "hide-output")]
+    tags = [
+        t for t in metadata.get("tags", []) if t in ("hide-input", "remove-input", "hide-output")
+    ]
     kept: dict[str, Any] = {}
     if "hide-input" in tags or "remove-input" in tags:
         kept["jupyter"] = {"source_hidden": True}
@@ -104,7 +106,9 @@ def write_lab(root: Path, folder: Path) -> list[str]:
         if target.exists():
             there = hashlib.sha256(target.read_bytes()).hexdigest()
             if there != state.get(target.name):
-                remarks.append(f"{target.name} has your changes and stays; rename it to get the new text")
+                remarks.append(
+                    f"{target.name} has your changes and stays; rename it to get the new text"
+                )
                 continue
         target.write_text(text, encoding="utf-8")
         state[target.name] = made
@@ -112,7 +116,9 @@ def write_lab(root: Path, folder: Path) -> list[str]:
     return remarks
 
 
-def _add_download(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+def _add_download(
+    app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
     """Offer the page's notebook in the page's header and in front of its text."""
     source = Path(app.srcdir) / f"{pagename}.md"
     if doctree is None or not source.is_file():

@@ -56,7 +56,7 @@ def _svg(match: re.Match[str]) -> str:
 #: What is taken out of every page: pattern and reason.
 _DROPPED = [
     # the icon script
-    r'\s*<!-- So that users can add custom icons -->\s*<script[^>]*fontawesome\.js[^>]*></script>',
+    r"\s*<!-- So that users can add custom icons -->\s*<script[^>]*fontawesome\.js[^>]*></script>",
     # metadata of a search service
     r'\s*<meta name="docsearch:[^>]*>',
     # a second and third viewport
@@ -73,7 +73,9 @@ def clean_page(text: str, pagename: str) -> str:
     """Return an HTML page of the theme without what it does not need; the same again for a clean page."""
     for pattern in _DROPPED:
         text = re.sub(pattern, "", text, count=1, flags=re.S)
-    text = re.sub(r'<meta name="viewport" content="width=device-width, initial-scale=1"\s*/>', "", text)
+    text = re.sub(
+        r'<meta name="viewport" content="width=device-width, initial-scale=1"\s*/>', "", text
+    )
     if pagename != "search":
         text = re.sub(_SEARCH, "", text)
     text = _ICON.sub(_svg, text)
@@ -84,7 +86,9 @@ def clean_page(text: str, pagename: str) -> str:
 def clean_css(text: str) -> str:
     """Return a style sheet of the theme without icon fonts and links to source maps."""
     text = re.sub(r"@font-face\{[^}]*Font Awesome[^}]*\}", "", text)
-    text = re.sub(r'(?<=[}/])(?:\.fa[-\w]*:{1,2}(?:before|after),?)+\{(?:content|--fa)[^{}]*\}', "", text)
+    text = re.sub(
+        r"(?<=[}/])(?:\.fa[-\w]*:{1,2}(?:before|after),?)+\{(?:content|--fa)[^{}]*\}", "", text
+    )
     return re.sub(r"/\*# sourceMappingURL=.*?\*/", "", text)
 
 
@@ -123,7 +127,11 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         new = clean_css(text)
         if new != text:
             css.write_text(new, encoding="utf-8")
-    for junk in [*static.rglob("*.map"), *static.rglob("fontawesome.js*"), *static.rglob("*webpack-macros.html")]:
+    for junk in [
+        *static.rglob("*.map"),
+        *static.rglob("fontawesome.js*"),
+        *static.rglob("*webpack-macros.html"),
+    ]:
         junk.unlink(missing_ok=True)
     for folder in ("vendor", "locales", "images"):
         shutil.rmtree(static / folder, ignore_errors=True)
@@ -136,6 +144,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_config_value("comments_config", {}, "html")  # Jupyter Book sets it; its extension is not loaded
+    app.add_config_value(
+        "comments_config", {}, "html"
+    )  # Jupyter Book sets it; its extension is not loaded
     app.connect("build-finished", finish, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

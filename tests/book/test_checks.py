@@ -52,7 +52,10 @@ def test_style_sheets_are_looked_into(out: Path) -> None:
 
 
 def test_dead_links_and_dead_places_are_found(out: Path) -> None:
-    page(out, '<a href="b.html">b</a><a href="#nowhere">n</a><a href="#t">t</a><a href="kernel:mm/x.c">k</a>')
+    page(
+        out,
+        '<a href="b.html">b</a><a href="#nowhere">n</a><a href="#t">t</a><a href="kernel:mm/x.c">k</a>',
+    )
     problems = check_book.check_links(out)
     assert [p.split(": ", 1)[1] for p in problems] == [
         "b.html leads nowhere",
@@ -62,7 +65,10 @@ def test_dead_links_and_dead_places_are_found(out: Path) -> None:
 
 
 def test_pictures_without_words_are_found(out: Path) -> None:
-    page(out, '<img src="a.png"><svg viewBox="0 0 1 1"></svg><svg aria-hidden="true"></svg><svg aria-label="x"></svg>')
+    page(
+        out,
+        '<img src="a.png"><svg viewBox="0 0 1 1"></svg><svg aria-hidden="true"></svg><svg aria-label="x"></svg>',
+    )
     assert len(check_book.check_names(out)) == 2
 
 
@@ -87,7 +93,10 @@ def notebook(*cells: tuple[str, int | None, bool]) -> nbformat.NotebookNode:
 def test_lost_outputs_are_found(out: Path) -> None:
     executed = out / "executed"
     executed.mkdir()
-    nbformat.write(notebook(("1", 1, True), ("x = 1", 2, False), ("x", 3, False), ("y", None, False)), executed / "a.ipynb")
+    nbformat.write(
+        notebook(("1", 1, True), ("x = 1", 2, False), ("x", 3, False), ("y", None, False)),
+        executed / "a.ipynb",
+    )
     page(out, "")
     problems = check_book.check_outputs(out, ["a"], executed)
     assert [p.split(": ", 1)[1] for p in problems] == [
@@ -128,6 +137,6 @@ def test_search_scripts_stay_on_the_search_page_alone() -> None:
 def test_the_picture_of_the_readme_is_what_the_engine_draws() -> None:
     import readme_picture
 
-    assert readme_picture.PICTURE.read_text(encoding="utf-8") == readme_picture.picture(), (
-        "run python tools/readme_picture.py"
-    )
+    assert (
+        readme_picture.PICTURE.read_text(encoding="utf-8") == readme_picture.picture()
+    ), "run python tools/readme_picture.py"

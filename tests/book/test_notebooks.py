@@ -18,7 +18,9 @@ WITH_CODE = [p for p in PAGES if "{code-cell}" in p.read_text(encoding="utf-8")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.stem)
-def test_run_all_passes_in_a_clean_kernel(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_all_passes_in_a_clean_kernel(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in JupyterLab: no book is being built, so figures are widgets."""
     from nbclient import NotebookClient
 
@@ -28,7 +30,9 @@ def test_run_all_passes_in_a_clean_kernel(page: Path, tmp_path: Path, monkeypatc
     notebook = notebooks.reader_notebook(page.read_text(encoding="utf-8"))
     lab = ROOT / "lab"
     lab.mkdir(exist_ok=True)
-    client = NotebookClient(notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(lab)}})
+    client = NotebookClient(
+        notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(lab)}}
+    )
     client.execute()
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert outputs and not any(o.output_type == "error" for o in outputs)

@@ -56,7 +56,9 @@ def test_changing_one_rule_of_the_engine_breaks_its_chapter(tree: Path) -> None:
     rule = "buddy_merge_likely"
     assert f"def {rule}(" in text
     # A block is never put on the tail of its list, however likely it is to be merged soon.
-    changed = text.replace(f"def {rule}(", f"def {rule}(*_args, **_kw):\n    return False\n\n\ndef _old_{rule}(")
+    changed = text.replace(
+        f"def {rule}(", f"def {rule}(*_args, **_kw):\n    return False\n\n\ndef _old_{rule}("
+    )
     module.write_text(changed, encoding="utf-8")
     broken = build(tree, "02")
     module.write_text(text, encoding="utf-8")

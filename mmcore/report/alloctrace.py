@@ -52,7 +52,7 @@ Key = tuple[str, tuple[int, ...]]
 Step = tuple[str, list[TraceLine], list[TraceLine]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Replay:
     """What a replay found.
 
@@ -89,6 +89,8 @@ class Replay:
         if self.stopped:
             rows.append(f"stopped: {self.stopped}")
         return "\n".join(rows)
+
+    __repr__ = __str__
 
 
 def snapshots(

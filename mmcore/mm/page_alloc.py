@@ -466,17 +466,18 @@ def _merge_pageblocks(buddy: Page, order: int, migratetype: int) -> bool:
     return True
 
 
+def _shuffled_to_tail(m: Machine, order: int) -> bool:
+    """Tell whether a block of the largest orders goes to the tail: only by chance, if shuffled."""
+    return shuffle.is_shuffle_order(m, order) and shuffle.shuffle_pick_tail(m)
+
+
 def __free_one_page(
     page: Page, pfn: int, zone: Zone, order: int, migratetype: int, fpi_flags: int
 ) -> None:
     """Put a block on the free lists, merging it with its buddy as long as that is free.
 
     Which end of its list it goes to decides how soon it is used again: the head, unless the caller
-    asks for the tail, the lists are shuffled, or its parent's buddy is free.
-
-    :param pfn: ``unsigned long``, the pfn of @page
-    :param order: ``unsigned int``
-    :param fpi_flags: ``fpi_t``: FPI_NONE or FPI_TO_TAIL
+    asks for the tail (FPI_TO_TAIL), the lists are shuffled, or its parent's buddy is free.
 
     Mirrors mm/page_alloc.c:__free_one_page().
     """
@@ -491,11 +492,8 @@ def __free_one_page(
 
     while order < MAX_PAGE_ORDER:
         buddy_pfn = pfn ^ (1 << order)
-        try:
-            buddy = mem_map[buddy_pfn]  # find_buddy_page_pfn()
-        except KeyError:
-            break
-        if buddy.page_type != PAGE_TYPE_BUDDY or buddy.private != order:
+        buddy = mem_map.get(buddy_pfn)  # find_buddy_page_pfn()
+        if buddy is None or buddy.page_type != PAGE_TYPE_BUDDY or buddy.private != order:
             break
         if order >= pageblock_order and not _merge_pageblocks(buddy, order, migratetype):
             break
@@ -517,28 +515,18 @@ def __free_one_page(
     page.page_type = PAGE_TYPE_BUDDY
     if fpi_flags & FPI_TO_TAIL:
         to_tail = True
-    elif order < MAX_PAGE_ORDER - 1:
-        try:
-            parent = mem_map[(buddy_pfn & pfn) ^ (2 << order)]  # buddy_merge_likely()
-            to_tail = parent.page_type == PAGE_TYPE_BUDDY and parent.private == order + 1
-        except KeyError:
-            to_tail = False
+    elif order < MAX_PAGE_ORDER - 1:  # buddy_merge_likely()
+        aunt = mem_map.get((buddy_pfn & pfn) ^ (2 << order))  # the parent's buddy
+        to_tail = aunt is not None and aunt.page_type == PAGE_TYPE_BUDDY
+        to_tail = to_tail and aunt.private == order + 1  # type: ignore[union-attr]
     else:
-        m = zone.machine
-        to_tail = shuffle.is_shuffle_order(m, order) and shuffle.shuffle_pick_tail(m)
-    area = free_area[order]  # __add_to_free_list()
-    head = area.free_list[migratetype]
-    if to_tail:
-        last = head.prev
-        page.next = head
-        page.prev = last
-        last.next = head.prev = page
-    else:
-        first = head.next
-        page.next = first
-        page.prev = head
-        first.prev = head.next = page
-    area.nr_free += 1
+        to_tail = _shuffled_to_tail(zone.machine, order)
+    head = free_area[order].free_list[migratetype]  # __add_to_free_list()
+    before = head.prev if to_tail else head
+    page.prev = before
+    page.next = following = before.next
+    following.prev = before.next = page
+    free_area[order].nr_free += 1
     if tracing:
         zone.machine.trace.emit("model:free_list_add", pfn, order, migratetype, to_tail)
 
@@ -2821,8 +2809,7 @@ def alloc_pages_bulk(
 ) -> int:
     """Allocate single pages in bulk, onto a list or into the empty places of an array.
 
-    :return: ``unsigned long``, the pages on the list or in the array; may be less than asked for
-    :raises UsageError: if neither or both of @page_list and @page_array are given
+    :return: ``unsigned long``, the pages on the list or in the array, maybe less than asked for
 
     Mirrors mm/page_alloc.c:alloc_pages_bulk().
     """

@@ -412,27 +412,26 @@ class Actions(Param):
 
     def parse(self, name: str, value: Any) -> list[tuple[Any, ...]]:
         if isinstance(value, str):
-            texts = re.split(r"[;\n]", value)
-        elif isinstance(value, (list, tuple)):
-            texts = [self._step_text(name, step) for step in value]
-        else:
+            value = re.split(r"[;\n]", value)
+        elif not isinstance(value, (list, tuple)):
             raise ParamError(name, f"needs actions such as '{self.default}', not '{_shown(value)}'")
-        steps = [step for step in (_SPACE.sub(" ", t).strip() for t in texts) if step]
+        steps = [words for words in (self._words(name, step) for step in value) if words]
         if len(steps) > self.limit:
             raise ParamError(name, f"has {len(steps)} actions; {self.limit} are allowed")
-        return [self._parse_step(name, i, step) for i, step in enumerate(steps, 1)]
+        return [self._parse_step(name, i, words) for i, words in enumerate(steps, 1)]
 
-    def _step_text(self, name: str, step: Any) -> str:
+    def _words(self, name: str, step: Any) -> list[Any]:
+        """Return one action as its verb and its arguments, which are text or already values."""
         if isinstance(step, str):
-            return step
+            return [word for word in re.split(r"[\s,]+", step) if word]
         if isinstance(step, (list, tuple)):
-            return " ".join(str(word) for word in step)
+            return list(step)
         raise ParamError(name, f"needs actions such as '{self.default}', not '{_shown(step)}'")
 
-    def _parse_step(self, name: str, i: int, step: str) -> tuple[Any, ...]:
-        verb, *words = re.split(r"[ ,]+", step)
-        where = f"action {i}, '{_shown(step)}'"
-        if verb not in self.verbs:
+    def _parse_step(self, name: str, i: int, step: list[Any]) -> tuple[Any, ...]:
+        verb, *words = step
+        where = f"action {i}, '{_shown(' '.join(str(word) for word in step))}'"
+        if not isinstance(verb, str) or verb not in self.verbs:
             raise ParamError(name, f"{where}: there is no '{_shown(verb)}'; use {self.usage()}")
         takes = _verb_params(self.verbs[verb])
         if len(words) != len(takes):

@@ -194,7 +194,11 @@ def _tree(state: _BuddyState, focus: tuple[int, int] | None) -> list[str]:
             labels.append(
                 svg.text(middle, _row(order) + 14, pfn, size=svg.SMALL, anchor="middle", on=kind)
             )
-    items = [svg.path(_boxes(boxes.pop("split", [])), stroke="faint")]
+    rules = "".join(
+        f"M{TREE_X} {svg.num(_row(order) + ROW - 1)}H{svg.WIDTH}" for order in range(NR_PAGE_ORDERS)
+    )
+    items = [svg.path(rules, stroke="faint", dash="1 3")]
+    items.append(svg.path(_boxes(boxes.pop("split", [])), stroke="faint"))
     for hue, rects in sorted(boxes.items()):
         items.append(svg.path(_boxes(rects), hue, stroke="muted"))
     items += labels

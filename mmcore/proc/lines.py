@@ -45,7 +45,7 @@ class Lines:
         :raises ParseError: at the end of the text
         """
         if not self:
-            raise self.error("the text ends too early")
+            raise self.error("the text ends too early", back=1 if self.number else 0)
         line = self.lines[self.number]
         self.number += 1
         return line

@@ -1320,10 +1320,7 @@ def nr_pcp_free(zone: Zone, pcp: PerCpuPages, batch: int, high: int, free_high: 
         return 1  # per-CPU lists disabled, or the boot pageset
     min_nr_free = batch
     max_nr_free = high - batch
-    # clamp_t() looks at the upper bound first, should it be the smaller one.
-    if pcp.free_count >= max_nr_free:
-        return max_nr_free
-    return max(pcp.free_count, min_nr_free)
+    return clamp(pcp.free_count, min_nr_free, max_nr_free)
 
 
 def nr_pcp_high(pcp: PerCpuPages, zone: Zone, batch: int, free_high: bool) -> int:
@@ -1334,10 +1331,10 @@ def nr_pcp_high(pcp: PerCpuPages, zone: Zone, batch: int, free_high: bool) -> in
     high_min = pcp.high_min
     high_max = pcp.high_max
     high = pcp.high
-    if high < high_min:
-        pcp.high = high = high_min
-    elif high > high_max:
+    if high >= high_max:  # clamp(), which looks at the upper bound first
         pcp.high = high = high_max
+    elif high <= high_min:
+        pcp.high = high = high_min
     if not high:
         return 0
     if free_high:
@@ -2815,7 +2812,7 @@ def alloc_pages_bulk(
     """
     if (page_list is None) == (page_array is None):
         raise UsageError("give page_list or page_array, one of the two")
-    nr_populated = 0
+    nr_populated = nr_account = 0
     if page_array is not None:
         while nr_populated < nr_pages and page_array[nr_populated] is not None:
             nr_populated += 1
@@ -2834,7 +2831,6 @@ def alloc_pages_bulk(
     if nr_pages - nr_populated > 1:
         prepare_alloc_pages(m, gfp, 0, preferred_nid, nodemask, ac)
         zone = _bulk_zone(m, gfp, nr_pages, ac, ALLOC_WMARK_LOW)
-    nr_account = 0
     if zone is not None and zone.per_cpu_pageset and not m.pcp_trylock_fails:
         pcp = zone.per_cpu_pageset[m.this_cpu]
         head = pcp.lists[order_to_pindex(ac.migratetype, 0)]

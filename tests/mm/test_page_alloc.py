@@ -1182,3 +1182,15 @@ def test_validate_zone_notices_unmerged_buddies() -> None:
 def test_watermark_constants_of_the_model() -> None:
     assert (WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO) == (0, 1, 2, 3)
     assert pageblock_nr_pages == 512
+
+
+def test_a_limit_below_its_minimum_wins() -> None:
+    """A small zone with a large min_free_kbytes: high_min exceeds high_max, and clamp() takes max."""
+    zone = bare_zone(1 << 14)
+    pcp = zone.per_cpu_pageset[0]
+    pa.pageset_update(pcp, 2226, 1024, 1)
+    assert pa.nr_pcp_high(pcp, zone, 1, False) == 1024
+    pcp.high = 5000
+    assert pa.nr_pcp_high(pcp, zone, 1, False) == 1024
+    pa.nr_pcp_alloc(pcp, zone, 1)
+    assert pcp.high == 1024

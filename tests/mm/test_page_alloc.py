@@ -1189,7 +1189,8 @@ def test_a_limit_below_its_minimum_wins() -> None:
     zone = bare_zone(1 << 14)
     pcp = zone.per_cpu_pageset[0]
     pa.pageset_update(pcp, 2226, 1024, 1)
-    assert pa.nr_pcp_high(pcp, zone, 1, False) == 1024
+    assert pa.nr_pcp_high(pcp, zone, 1, False) == 2226  # from 0: raised to high_min
+    assert pa.nr_pcp_high(pcp, zone, 1, False) == 1024  # and from there cut to high_max
     pcp.high = 5000
     assert pa.nr_pcp_high(pcp, zone, 1, False) == 1024
     pa.nr_pcp_alloc(pcp, zone, 1)

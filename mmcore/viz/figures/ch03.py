@@ -14,9 +14,9 @@ from typing import Any
 from mmcore import boot
 from mmcore.arch.x86 import kaslr, mitigations
 from mmcore.arch.x86 import pgtable as pg
+from mmcore.arch.x86 import tlb as tlb_
 from mmcore.arch.x86.fault import touch
 from mmcore.arch.x86.pgtable_types import LEVEL_NAMES, LEVEL_SHIFT, PteInfo, decode_pte
-from mmcore.arch.x86 import tlb as tlb_
 from mmcore.arch.x86.tlb import Tlb
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE, Config
 from mmcore.errors import KernelBug
@@ -24,7 +24,7 @@ from mmcore.kernel.fork import kernel_clone, spawn
 from mmcore.machine import Machine
 from mmcore.mm import filemap, memory, mmap, swapops
 from mmcore.mm import mm as mm_
-from mmcore.proc.capture import Capture, load
+from mmcore.proc.capture import load
 from mmcore.viz import svg
 from mmcore.viz.explorable import (
     Actions,
@@ -426,17 +426,16 @@ def tlb_misses(entries: int, ways: int, pages: int, shift: int, seed: int = 1) -
 
     :param shift: log2 of the small pages that one entry covers
     """
-    order = list(range(pages))
-    random.Random(seed).shuffle(order)
-    most = max(2 * entries, 2048)  # of a larger working set, so many accesses and so many more
-    first, second = order[:most], order if pages <= most else order[most : 2 * most] or order
+    rng, groups = random.Random(seed), -(-pages >> shift)
+    most = max(2 * entries, 2048)  # of a larger working set, so many accesses stand for all
     tlb = Tlb(entries, ways)
-    for page in first:
-        tlb.access(page >> shift)
+    for first in rng.sample(range(groups), min(groups, most)):
+        tlb.access(first)
     before = tlb.misses
-    for page in second:
+    order = rng.sample(range(pages), min(pages, most))
+    for page in order:
         tlb.access(page >> shift)
-    return (tlb.misses - before) / len(second)
+    return (tlb.misses - before) / len(order)
 
 
 def measured_chase() -> dict[str, list[tuple[int, float]]]:

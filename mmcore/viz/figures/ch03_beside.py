@@ -6,6 +6,7 @@ functions called ``model_*`` take the same steps on the engine, those called ``k
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -113,7 +114,7 @@ def kernel_opening(capture: Capture) -> Rows:
     }
     rows: Rows = {}
     steps = ("before 1024", "read 1024", "write 1024", "unmapped")
-    for before, now in zip(steps, steps[1:], strict=False):
+    for before, now in itertools.pairwise(steps):
         rss, tables = _minus(size[now], size[before])
         rows[now] = (faults.get(now, 0), rss, tables)
     return rows

@@ -40,7 +40,7 @@ def parse(text: str) -> list[BuddyInfo]:
     zones: list[BuddyInfo] = []
     while lines:
         match = lines.match(
-            r"Node (\d{1,20}), zone +(\S+) ((?: *\d{1,20})+) ?", "'Node N, zone NAME N N ...'"
+            r"Node (\d{1,20}), zone +(\S+)((?: +\d{1,20})+) ?", "'Node N, zone NAME N N ...'"
         )
         counts = [int(n) for n in match.group(3).split()]
         zones.append(BuddyInfo(int(match.group(1)), match.group(2), counts))

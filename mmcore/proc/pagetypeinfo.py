@@ -57,11 +57,11 @@ def _count(text: str) -> int:
 
 
 def _parse_free(lines: Lines, node: PageTypeNode) -> None:
-    while match := lines.try_match(rf"Node +{D}, zone +(\S+), type +(\S+) ((?: *>?\d{{1,20}})+) ?"):
+    while match := lines.try_match(rf"Node +{D}, zone +(\S+), type +(\S+)((?: +>?\d{{1,20}})+) ?"):
         node.node = int(match.group(1))
         if not node.zones or node.zones[-1].zone != match.group(2):
             node.zones.append(PageTypeZone(match.group(2)))
-        counts = [_count(n) for n in match.group(4).replace(">", " >").split()]
+        counts = [_count(n) for n in match.group(4).split()]
         if len(counts) != node.orders:
             raise lines.error(f"expected {node.orders} counts, as in the heading", back=1)
         node.zones[-1].free[match.group(3)] = counts
@@ -72,16 +72,16 @@ def _parse_node(lines: Lines) -> PageTypeNode:
     pages = lines.match(rf"Pages per block: +{D}", "'Pages per block:  N'")
     lines.match("", "an empty line")
     head = lines.match(
-        r"Free pages count per migrate type at order ((?: *\d{1,3})+) ?", "the heading of orders"
+        r"Free pages count per migrate type at order((?: +\d{1,3})+) ?", "the heading of orders"
     )
     orders = len(head.group(1).split())
     node = PageTypeNode(0, int(order.group(1)), int(pages.group(1)), orders, [])
     _parse_free(lines, node)
     lines.match("", "a line of a zone's free blocks, or an empty line")
-    head = lines.match(r"Number of blocks type +((?: *\S+)+) ?", "'Number of blocks type ...'")
+    head = lines.match(r"Number of blocks type((?: +\S+)+) ?", "'Number of blocks type ...'")
     node.types = head.group(1).split()
     by_name = {zone.zone: zone for zone in node.zones}
-    while match := lines.try_match(rf"Node {D}, zone +(\S+) ((?: *\d{{1,20}})+) ?"):
+    while match := lines.try_match(rf"Node {D}, zone +(\S+)((?: +\d{{1,20}})+) ?"):
         zone = by_name.get(match.group(2))
         counts = [int(n) for n in match.group(3).split()]
         if zone is None or len(counts) != len(node.types):

@@ -161,3 +161,17 @@ def test_foreign_lines_are_kept() -> None:
     ):
         parse: Callable[[str], object] = module.parse
         assert module.render(parse(text)) == text
+
+
+@pytest.mark.parametrize("file", MODULES)
+@pytest.mark.parametrize("piece", ["1", "1 ", " 1", "a", " a ", ">1"])
+def test_long_lines_are_refused_quickly(file: str, piece: str) -> None:
+    """No pattern may try all ways to cut a long line (this took hours before it took none)."""
+    import time
+
+    text = next(t for f, _, t in TEXTS if f == file)
+    start = time.process_time()
+    for i, line in enumerate(text.split("\n")[:12]):
+        damaged = text.split("\n")[:i] + [line.rstrip() + piece * 2000 + "!"]
+        _parse(MODULES[file], "\n".join(damaged))
+    assert time.process_time() - start < 2

@@ -716,14 +716,14 @@ def _gauge(zone: Zone, free: int, top_value: int) -> list[str]:
         ("37.5 % of min", _floor(zone, ALLOC_MIN_RESERVE | ALLOC_NON_BLOCK, WMARK_MIN) - 1),
     ]
     items = [
-        svg.rect(0, GAUGE_TOP, 60, GAUGE_H, stroke="muted"),
-        svg.rect(0, y_of(free), 60, GAUGE_TOP + GAUGE_H - y_of(free), "free", stroke="muted"),
+        svg.rect(0, GAUGE_TOP, 40, GAUGE_H, stroke="muted"),
+        svg.rect(0, y_of(free), 40, GAUGE_TOP + GAUGE_H - y_of(free), "free", stroke="muted"),
     ]
     spots = _spread([y_of(value) for _, value in marks], 16, GAUGE_TOP + GAUGE_H)
     for (name, value), spot in zip(marks, spots, strict=True):
         y = y_of(value)
-        items.append(svg.polyline([(0, y), (64, y), (80, spot), (88, spot)], "ink", width=1))
-        items.append(svg.text(92, spot + 4, f"{name} {value:,}", size=svg.SMALL))
+        items.append(svg.polyline([(0, y), (42, y), (54, spot), (60, spot)], "ink", width=1))
+        items.append(svg.text(64, spot + 4, f"{name} {value:,}", size=svg.SMALL))
     items.append(svg.text(0, GAUGE_TOP - 8, f"free: {free:,} pages", bold=True))
     return items
 
@@ -732,23 +732,24 @@ def _watermark_frame(zone: Zone, free: int, top_value: int, where: str, mark: st
     """Return the gauge at one level, with everybody's answer."""
     d = svg.Drawing()
     d.add(*_gauge(zone, free, top_value))
-    x, y = 268, GAUGE_TOP + 4
-    d.add(svg.text(x, y + 8, "asks for one page", size=svg.SMALL, ink="muted"))
-    d.add(svg.text(svg.WIDTH, y + 8, "answer", size=svg.SMALL, ink="muted", anchor="end"))
+    x, y = 206, GAUGE_TOP + 4
+    d.add(svg.text(x, y + 8, "who asks for one page, and the answer", size=svg.SMALL, ink="muted"))
     answers = {}
     for i, (who, flags, wmark) in enumerate(CALLERS):
         top = y + 18 + i * 38
         served = _allowed(zone, free, flags, wmark)
         answers[who] = served
         d.add(svg.rect(x, top, svg.WIDTH - x, 34, "panel", stroke="faint"))
-        d.add(svg.text(x + 8, top + 15, who, size=svg.SMALL, bold=True))
+        sign, ink = ("✓", "ink") if served else ("✗", "wrong")
+        d.add(svg.text(x + 8, top + 22, sign, ink=ink, bold=True))
+        d.add(svg.text(x + 28, top + 15, who, size=svg.SMALL, bold=True))
         needs = (
             "no mark is checked"
             if flags & ALLOC_NO_WATERMARKS
             else f"needs {_floor(zone, flags, wmark):,} free"
         )
-        d.add(svg.text(x + 8, top + 29, needs, size=svg.SMALL, ink="muted"))
-        word, ink = ("page", "ink") if served else ("refused", "wrong")
+        d.add(svg.text(x + 28, top + 29, needs, size=svg.SMALL, ink="muted"))
+        word = "gets a page" if served else "refused"
         d.add(svg.text(svg.WIDTH - 8, top + 21, word, anchor="end", ink=ink, bold=True))
     d.height = GAUGE_TOP + GAUGE_H + 14
     refused = [who for who, ok in answers.items() if not ok]
@@ -884,13 +885,15 @@ def _walk_frame(
     y = 17 * len(head) + 12
     columns = (
         (0, "start", "zone"),
-        (150, "start", "mark"),
-        (250, "end", "free"),
-        (372, "end", "must exceed"),
-        (392, "start", "verdict"),
+        (116, "start", "verdict"),
+        (306, "end", "free"),
+        (404, "end", "must exceed"),
+        (420, "start", "of its mark"),
     )
     for x, anchor, name in columns:
         d.add(svg.text(x, y + 12, name, size=svg.SMALL, ink="muted", anchor=anchor))
+    places = [(0.0, y + 20 + i * 26.0, float(svg.WIDTH), 23.0) for i in range(WALK_ROWS)]
+    d.add(svg.path(_boxes(places), stroke="faint", dash="2 3"))
     skipped = max(0, len(rows) - WALK_ROWS)
     for i, row in enumerate(rows[skipped:]):
         top = y + 20 + i * 26
@@ -902,13 +905,13 @@ def _walk_frame(
         )
         values = (
             f"node {row.zone.node} {row.zone.name}",
-            WMARK_NAMES[row.wmark],
+            row.verdict,
             f"{row.free:,}",
             f"{row.exceed:,}",
-            row.verdict,
+            WMARK_NAMES[row.wmark],
         )
         for (x, anchor, _), value in zip(columns, values, strict=True):
-            ink = "wrong" if x == 392 and not row.served else "ink"
+            ink = "wrong" if x == 116 and not row.served else "ink"
             d.add(
                 svg.text(
                     x + (6 if x == 0 else 0),
@@ -1462,7 +1465,17 @@ PAGE_NAMES = {
     **{name: state[0] for name, state in PAGE_STATES.items()},
     "tail": "first tail page of a folio",
 }
-BYTE_W, WORD_H, WORD_X = 63, 34, 44
+BYTE_W, WORD_H, WORD_X = 42, 34, 34
+#: A short name for each state, for the list beside the words.
+SHORT_NAMES = {
+    "free": "free block",
+    "pcp": "per-CPU list",
+    "anon": "anonymous",
+    "file": "page cache",
+    "slab": "slab",
+    "table": "page table",
+    "tail": "tail page",
+}
 
 
 def _page_frame(state: str) -> Frame:
@@ -1505,6 +1518,11 @@ def _page_frame(state: str) -> Frame:
             d.add(svg.text(x + 6, y + 27, value, size=svg.SMALL, on=fill))
         elif value:
             d.add(svg.text(x + w - 6, y + 20, value, size=svg.SMALL, on=fill, anchor="end"))
+    for i, (key, short) in enumerate(SHORT_NAMES.items()):
+        y = 26 + i * WORD_H
+        if key == state:
+            d.add(svg.rect(394, y, 120, WORD_H - 3, "lit", stroke="ink"))
+        d.add(svg.text(404, y + 20, short, size=svg.SMALL, bold=key == state))
     d.height = 26 + 8 * WORD_H + 2
     used = [word for _, _, word, _ in words if word]
     caption = f"As {name}: {', '.join(f'`{w}`' for w in used)}."
@@ -1529,7 +1547,7 @@ def page_xray(p: Any) -> Iterator[Frame]:
 # ---- ch02.slowpath: the stations -----------------------------------------------------------------
 
 STATIONS: tuple[tuple[str, str], ...] = (
-    ("gfp_to_alloc_flags", "which mark, which reserves"),
+    ("gfp_to_alloc_flags", "mark and reserves"),
     ("wake_kswapd", "in every node of the list"),
     ("freelist", "walk the zonelist"),
     ("retry", "a round begins"),
@@ -1633,7 +1651,7 @@ def _slowpath_frame(
     d.add(svg.text(0, 14, head, bold=True))
     index = {name: i for i, (name, _) in enumerate(STATIONS)}
     now = visited[-1] if visited else ""
-    x, w, h = 60, 330, 26
+    x, w, h = 52, 300, 26
     for i, (name, what) in enumerate(STATIONS):
         top = 28 + i * (h + 6)
         lit = name in visited

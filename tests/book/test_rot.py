@@ -53,11 +53,11 @@ def test_changing_one_rule_of_the_engine_breaks_its_chapter(tree: Path) -> None:
 
     module = tree / "mmcore" / "mm" / "page_alloc.py"
     text = module.read_text(encoding="utf-8")
-    rule = "buddy_merge_likely"
-    assert f"def {rule}(" in text
-    # A block is never put on the tail of its list, however likely it is to be merged soon.
-    changed = text.replace(
-        f"def {rule}(", f"def {rule}(*_args, **_kw):\n    return False\n\n\ndef _old_{rule}("
+    assert "\ndef zone_batchsize(" in text
+    # A zone's per-CPU batch is one page larger than the kernel would make it.
+    changed = text + (
+        "\n_kernels_batch = zone_batchsize\n\n\n"
+        "def zone_batchsize(zone: Zone) -> int:\n    return _kernels_batch(zone) + 1\n"
     )
     module.write_text(changed, encoding="utf-8")
     broken = build(tree, "02")

@@ -110,8 +110,11 @@ def cmd_buddyinfo(args: argparse.Namespace) -> int:
                 print(
                     f"  order {order:2}: {n:8} x {size:>8} = {_kb(n << order):>9}  {share:5.1f} %"
                 )
-        largest = f"largest free block: order {max(orders)} ({_kb(1 << max(orders))})"
-        print(f"  {largest if orders else 'no free block'}")
+        if orders:
+            largest = max(orders)
+            print(f"  largest free block: order {largest} ({_kb(1 << largest)})")
+        else:
+            print("  no free block")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 Mirrors arch/x86/mm/init.c and the sizes of arch/x86/mm/init_64.c.
 
-Simplified: counts and allocates page tables, does not fill them in; no bottom-up mapping.
+Simplified: counts and allocates page tables, does not fill them in.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "INIT_PGD_PAGE_COUNT",
     "get_new_step_size",
     "init_mem_mapping",
+    "memory_map_bottom_up",
     "memory_map_top_down",
     "split_mem_range",
 ]
@@ -196,6 +197,25 @@ def memory_map_top_down(m: Machine, map_start: int, map_end: int) -> None:
         init_range_memory_mapping(m, real_end, map_end)
 
 
+def memory_map_bottom_up(m: Machine, map_start: int, map_end: int) -> None:
+    """Map memory upwards, so that page tables lie near the kernel and away from hotplug memory.
+
+    Mirrors arch/x86/mm/init.c:memory_map_bottom_up().
+    """
+    start = map_start
+    step_size = PMD_SIZE
+    m.min_pfn_mapped = start >> PAGE_SHIFT
+    mapped_ram_size = 0
+    while start < map_end:
+        end = map_end
+        if map_end - start > step_size:
+            end = min(start + step_size & -step_size, map_end)
+        mapped_ram_size += init_range_memory_mapping(m, start, end)
+        start = end
+        if mapped_ram_size >= step_size:
+            step_size = get_new_step_size(step_size)
+
+
 def init_mem_mapping(m: Machine) -> None:
     """Map the first MiB, then all other memory. From here on memblock may use it.
 
@@ -205,5 +225,10 @@ def init_mem_mapping(m: Machine) -> None:
     if m.config.cpu_gbpages:
         m.pr_info("Using GB pages for direct mapping")
     init_memory_mapping(m, 0, ISA_END_ADDRESS)
-    memory_map_top_down(m, ISA_END_ADDRESS, end)
+    if m.memblock.bottom_up:
+        kernel_end = m.kernel_image.end_of_kernel_reserve + m.kernel_image.brk
+        memory_map_bottom_up(m, kernel_end, end)
+        memory_map_bottom_up(m, ISA_END_ADDRESS, kernel_end)
+    else:
+        memory_map_top_down(m, ISA_END_ADDRESS, end)
     m.max_low_pfn = max(m.max_low_pfn, m.max_pfn)

@@ -439,7 +439,10 @@ def buddy_merge_likely(pfn: int, buddy_pfn: int, zone: Zone, order: int) -> bool
     """
     if order >= MAX_PAGE_ORDER - 1:
         return False
-    return find_buddy_page_pfn(zone, buddy_pfn & pfn, order + 1) is not None
+    higher = zone.mem_map.get((buddy_pfn & pfn) ^ (2 << order))  # find_buddy_page_pfn()
+    return (
+        higher is not None and higher.page_type == PAGE_TYPE_BUDDY and higher.private == order + 1
+    )
 
 
 def change_pageblock_range(pageblock_page: Page, start_order: int, migratetype: int) -> None:
@@ -466,18 +469,14 @@ def _merge_pageblocks(buddy: Page, order: int, migratetype: int) -> bool:
     return True
 
 
-def _shuffled_to_tail(m: Machine, order: int) -> bool:
-    """Tell whether a block of the largest orders goes to the tail: only by chance, if shuffled."""
-    return shuffle.is_shuffle_order(m, order) and shuffle.shuffle_pick_tail(m)
-
-
 def __free_one_page(
     page: Page, pfn: int, zone: Zone, order: int, migratetype: int, fpi_flags: int
 ) -> None:
     """Put a block on the free lists, merging it with its buddy as long as that is free.
 
     Which end of its list it goes to decides how soon it is used again: the head, unless the caller
-    asks for the tail (FPI_TO_TAIL), the lists are shuffled, or its parent's buddy is free.
+    asks for the tail (FPI_TO_TAIL), the lists are shuffled, or its parent's buddy is free. For
+    speed, the list functions and set_buddy_order() are written out, as comments say.
 
     Mirrors mm/page_alloc.c:__free_one_page().
     """
@@ -515,12 +514,10 @@ def __free_one_page(
     page.page_type = PAGE_TYPE_BUDDY
     if fpi_flags & FPI_TO_TAIL:
         to_tail = True
-    elif order < MAX_PAGE_ORDER - 1:  # buddy_merge_likely()
-        aunt = mem_map.get((buddy_pfn & pfn) ^ (2 << order))  # the parent's buddy
-        to_tail = aunt is not None and aunt.page_type == PAGE_TYPE_BUDDY
-        to_tail = to_tail and aunt.private == order + 1  # type: ignore[union-attr]
+    elif order >= shuffle.SHUFFLE_ORDER and zone.machine.page_alloc_shuffle_key:
+        to_tail = shuffle.shuffle_pick_tail(zone.machine)
     else:
-        to_tail = _shuffled_to_tail(zone.machine, order)
+        to_tail = buddy_merge_likely(pfn, buddy_pfn, zone, order)
     head = free_area[order].free_list[migratetype]  # __add_to_free_list()
     before = head.prev if to_tail else head
     page.prev = before

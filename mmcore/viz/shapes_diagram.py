@@ -462,6 +462,11 @@ class Series:
     tags: Sequence[str] = field(default_factory=tuple)
 
 
+def _tag(x: float, y: float, value: str, anchor: str = "middle", ink: str = "muted") -> str:
+    """Return a small label of a chart."""
+    return text(x, y, value, size=SMALL, anchor=anchor, ink=ink)
+
+
 def _nice(top: float, n: int = 4) -> list[float]:
     """Return round tick values from 0 up to about @top."""
     if top <= 0:
@@ -488,22 +493,9 @@ def _frame(
 ) -> list[str]:
     """Return a chart's grid lines with their values and the name of its y axis."""
     d = "".join(f"M{num(x)} {num(y + h - v / top * h)}h{num(w)}" for v in ys)
-    items = [
-        path(d, stroke="faint", width=0.75),
-        text(x - 6, y - 9, y_label, size=SMALL, ink="muted", anchor="start"),
-    ]
-    items[1] = text(max(x - 44, 0), y - 9, y_label, size=SMALL, ink="muted")
+    items = [path(d, stroke="faint", width=0.75), _tag(max(x - 44, 0), y - 9, y_label, "start")]
     for v in ys:
-        items.append(
-            text(
-                x - 6,
-                y + h - v / top * h + SMALL * 0.35,
-                fmt(v),
-                size=SMALL,
-                ink="muted",
-                anchor="end",
-            )
-        )
+        items.append(_tag(x - 6, y + h - v / top * h + SMALL * 0.35, fmt(v), "end"))
     return items
 
 
@@ -553,31 +545,25 @@ def lines(
         ends.append((ry, name, "muted"))
     for s in series:
         pts = [at(p) for p in s.points]
-        if s.step:
-            pts = [q for i, p in enumerate(pts) for q in ([(p[0], pts[i - 1][1]), p] if i else [p])]
-        if palette.HUES.get(s.kind) is not None:
-            items.append(polyline(pts, "ink", width=4.5))
-        items.append(polyline(pts, s.kind, width=2.5 if s.kind in palette.HUES else 2, dash=s.dash))
+        items += _series(s, pts)
         ends.append((pts[-1][1], s.name, "ink"))
     if now is not None:
         nx = at((now, 0))[0]
         items.append(line(nx, py, nx, py + h, "accent", width=2))
     items += _end_labels(ends, px + w + 6, py, py + h)
     for v in (lo, (lo + hi) / 2, hi):
-        items.append(
-            text(
-                at((v, 0))[0],
-                py + h + SMALL * 1.4,
-                _number(v),
-                size=SMALL,
-                ink="muted",
-                anchor="middle",
-            )
-        )
-    items.append(
-        text(px + w / 2, py + h + SMALL * 2.7, x_label, size=SMALL, ink="muted", anchor="middle")
-    )
+        items.append(_tag(at((v, 0))[0], py + h + SMALL * 1.4, _number(v)))
+    items.append(_tag(px + w / 2, py + h + SMALL * 2.7, x_label))
     return Part(items, x, y, width, height)
+
+
+def _series(s: Series, pts: list[tuple[float, float]]) -> list[str]:
+    """Return one line of a chart; a hue gets a dark casing so that a pale one is seen on paper."""
+    if s.step:
+        pts = [q for i, p in enumerate(pts) for q in ([(p[0], pts[i - 1][1]), p] if i else [p])]
+    hue = s.kind in palette.HUES
+    casing = [polyline(pts, "ink", width=4.5)] if hue else []
+    return [*casing, polyline(pts, s.kind, width=2.5 if hue else 2, dash=s.dash)]
 
 
 def _end_labels(
@@ -680,25 +666,13 @@ def heatmap(
     items: list[str] = []
     head = SMALL * 1.6 if columns else 0
     for c, label in enumerate(columns):
-        items.append(
-            text(
-                x + left + (c + 0.5) * w, y + SMALL, label, size=SMALL, anchor="middle", ink="muted"
-            )
-        )
+        items.append(_tag(x + left + (c + 0.5) * w, y + SMALL, label))
     filled = ground = ""
     words: list[str] = []
     for r, (label, values) in enumerate(rows):
         ry = y + head + r * row_height
-        words.append(
-            text(
-                x + left - 6,
-                ry + row_height / 2 + SMALL * 0.35,
-                label,
-                size=SMALL,
-                anchor="end",
-                ink="muted",
-            )
-        )
+        base = ry + row_height / 2 + SMALL * 0.35
+        words.append(_tag(x + left - 6, base, label, "end"))
         for c, v in enumerate(values):
             if v is None:
                 continue
@@ -709,14 +683,6 @@ def heatmap(
             if tall > 0:
                 filled += f"M{num(cx + 0.5)} {num(ry + row_height - 1)}h{num(w - 1)}v{num(-tall)}h{num(1 - w)}z"
             if numbers and text_width(_number(v), SMALL) <= w:
-                words.append(
-                    text(
-                        cx + w / 2,
-                        ry + row_height / 2 + SMALL * 0.35,
-                        _number(v),
-                        size=SMALL,
-                        anchor="middle",
-                    )
-                )
+                words.append(_tag(cx + w / 2, base, _number(v), ink="ink"))
     items += [path(ground, "panel"), path(filled, kind)]
     return Part(items + words, x, y, width, head + len(rows) * row_height)

@@ -857,18 +857,17 @@ def walk(
             ]
             items.append(arrow(route, "accent", width=2))
         items += _walk_entry(s, cx, top + height + 4, pitch - 8)
-    lx = x + len(steps) * pitch
-    done = bool(steps) and steps[-1].state == "done"
-    if leaf and done:
-        words = paragraph(leaf, lx + (pitch - 2) / 2, 0, pitch - 10, size=SMALL, anchor="middle")
-        high = words.h + 12
-        ly = top + height / 2 - high / 2
-        words = paragraph(
-            leaf, lx + (pitch - 2) / 2, ly + 4, pitch - 10, size=SMALL, anchor="middle"
-        )
-        items.append(rect(lx, ly, pitch - 2, high, "lit", stroke="ink", width=1.5))
-        items += words.items
+    if leaf and steps and steps[-1].state == "done":
+        items += _walk_leaf(leaf, x + len(steps) * pitch, top + height / 2, pitch - 2)
     return Part([i for i in items if i], x, y, width, top + height + 4 + SMALL * 6.4 - y)
+
+
+def _walk_leaf(leaf: str, x: float, middle: float, width: float) -> list[str]:
+    """Return the box of what a walk ends at."""
+    high = paragraph(leaf, width=width - 8, size=SMALL).h + 12
+    top = middle - high / 2
+    words = paragraph(leaf, x + width / 2, top + 4, width - 8, size=SMALL, anchor="middle")
+    return [rect(x, top, width, high, "lit", stroke="ink", width=1.5), *words.items]
 
 
 def _walk_entry(s: WalkStep, x: float, y: float, width: float) -> list[str]:

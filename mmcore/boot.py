@@ -32,6 +32,7 @@ __all__ = [
     "default_plan",
     "do_initcalls",
     "free_kernel_memory",
+    "freed_pfn",
     "make_bare_zone",
     "make_plan",
     "parse_cpulist",
@@ -430,13 +431,16 @@ def replayed_memblock(m: Machine, log: BootLog) -> mb.Memblock:
 
     def set_nodes(target: mb.Memblock) -> None:
         # What numa_memblks_init() does between the dumps of the log.
+        mb.memblock_set_bottom_up(target, False)
         for type in (target.memory, target.reserved):
             mb.memblock_set_node(target, 0, mb.ULLONG_MAX, type, mb.NUMA_NO_NODE)
         for type in (target.memory, target.reserved):
             for blk in m.numa.meminfo:
                 mb.memblock_set_node(target, blk.start, blk.end - blk.start, type, blk.nid)
 
-    m.memblock_replay = memblock_log.replay(log, m.max_pfn << PAGE_SHIFT, set_nodes)
+    limit = m.max_pfn << PAGE_SHIFT
+    movable = m.memblock.movable_node_enabled
+    m.memblock_replay = memblock_log.replay(log, limit, set_nodes, movable_node=movable)
     m.memblock_replay.memblock.pr_info = m.pr_info
     return m.memblock_replay.memblock
 
@@ -470,12 +474,20 @@ def make_plan(m: Machine, log: str | None, reserved_is_all: bool) -> BootPlan:
     return plan
 
 
+def freed_pfn(m: Machine, what: str, start_pfn: int) -> int:
+    """Return where a planned release begins: the RAM disk may have been moved."""
+    if what == "initrd" and m.boot_params.initrd is not None:
+        return m.boot_params.initrd[0] >> PAGE_SHIFT
+    return start_pfn
+
+
 def free_kernel_memory(m: Machine, what: str, start_pfn: int, pages: int) -> None:
     """Give back memory that only booting needed, and print the size.
 
     Mirrors mm/page_alloc.c:free_reserved_area().
     Simplified: no poison.
     """
+    start_pfn = freed_pfn(m, what, start_pfn)
     mm_init.free_reserved_range(m, start_pfn, start_pfn + pages)
     if pages:
         m.pr_info(f"Freeing {what} memory: {pages << (PAGE_SHIFT - 10)}K")

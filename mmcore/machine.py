@@ -136,6 +136,7 @@ class Machine:
         self.max_physmem_bits = 52 if self.config.cpu_la57 else 46
         self.max_arch_pfn = 1 << (self.max_physmem_bits - 12)
         self.min_pfn_mapped = 0
+        self.pfn_mapped: list[tuple[int, int]] = []
         self.max_pfn_mapped = 0
         self.firmware_map_entries = 0
         self.pgt_buf_used = 0

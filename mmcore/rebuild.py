@@ -106,17 +106,33 @@ def _distances(cap: capture.Capture) -> dict[int, list[int]]:
 
 
 def _srat(log: BootLog, cpus: dict[int, list[int]]) -> list[SratNode]:
-    """Return the firmware's nodes, in the order in which the kernel numbered them."""
-    nodes: dict[int, SratNode] = {}
+    """Return the firmware's entries in their order, each with the number that the kernel gave it."""
+    nodes: list[SratNode] = []
     for v in log.of("srat_mem"):
-        node = nodes.setdefault(v["node"], SratNode(v["pxm"]))
-        node.memory.append((v["start"], v["last"] + 1))
-        node.hotplug = node.hotplug or "hotplug" in v["flags"]
+        hotplug = "hotplug" in v["flags"]
+        if not nodes or nodes[-1].node != v["node"] or nodes[-1].hotplug != hotplug:
+            nodes.append(SratNode(v["pxm"], hotplug=hotplug, node=v["node"]))
+        nodes[-1].memory.append((v["start"], v["last"] + 1))
     if not nodes:
         return []
     for nid in sorted(cpus):
-        nodes.setdefault(nid, SratNode(nid)).cpus = cpus[nid]
-    return [nodes[nid] for nid in sorted(nodes)]
+        first = next((node for node in nodes if node.node == nid), None)
+        if first is None:
+            # A node of CPUs only: the log does not say which domain it is.
+            pxm = max(node.pxm for node in nodes) + 1
+            first = SratNode(pxm, node=nid)
+            nodes.append(first)
+        first.cpus = cpus[nid]
+    return nodes
+
+
+def _slit(srat: list[SratNode], rows: dict[int, list[int]]) -> list[list[int]]:
+    """Return distances by node as a table in the order of the firmware's domains."""
+    nids = [node.node for node in {srat_.pxm: srat_ for srat_ in srat}.values()]
+    order = {nid: i for i, nid in enumerate(sorted(rows))}
+    return [
+        [rows[a][order[b]] for b in nids if b in order] for a in nids if a is not None and a in rows
+    ]
 
 
 def _kernel_image(cap: capture.Capture, log: BootLog) -> KernelImage:
@@ -184,8 +200,9 @@ def _fix_managed(m: Machine, zones: list[ZoneInfo], plan: boot.BootPlan) -> None
     What is given back later is taken off again.
     """
     late: dict[tuple[int, str], int] = {}
-    for _, pfn, pages in plan.late_frees:
-        for p in range(pfn, pfn + pages):
+    for what, pfn, pages in plan.late_frees:
+        start = boot.freed_pfn(m, what, pfn)
+        for p in range(start, start + pages):
             zone = m.pfn_zone(p)
             if zone is not None:
                 late[zone.node, zone.name] = late.get((zone.node, zone.name), 0) + 1
@@ -213,15 +230,18 @@ def _boot_again(
     m.kernel_image = _kernel_image(cap, log)
     ramdisk = log.first("ramdisk")
     if ramdisk is not None:
-        m.boot_params.initrd = (ramdisk["start"], ramdisk["last"] + 1)
+        moved = log.first("ramdisk_move")  # this line alone has its true size
+        last = moved["last"] if moved is not None else ramdisk["last"]
+        m.boot_params.initrd = (ramdisk["start"], last + 1)
     m.boot_params.acpi_tables = [
         (v["table"], v["start"], v["last"] + 1 - v["start"]) for v in log.of("acpi_reserve")
     ]
     m.srat = _srat(log, _cpus_of_nodes(cap, log))
     rows = _distances(cap)
-    if m.srat and len(rows) == len(m.srat):
-        m.slit = [rows[nid] for nid in sorted(rows)]
-    elif len(m.srat) > 1:
+    nodes = len({srat.pxm: None for srat in m.srat})
+    if m.srat and len(rows) == nodes:
+        m.slit = _slit(m.srat, rows)
+    elif nodes > 1:
         m.notes.append("the distances of the nodes are not recorded: 20 is assumed")
     plan = _frees(log, m.kernel_image)
     if log.has_memblock_log():
@@ -663,6 +683,8 @@ SAME_LINES = (
     "e820_remove",
     "last_pfn",
     "ramdisk",
+    "ramdisk_new",
+    "ramdisk_move",
     "acpi_reserve",
     "srat_mem",
     "numa_merge",
@@ -696,7 +718,7 @@ def _compare_log(m: Machine, cap: capture.Capture) -> Iterator[Row]:
         b = [dmesg.TEMPLATES[kind].render(v) for v in theirs.of(kind)]
         if kind == "node_data" and theirs.has_memblock_log():
             continue  # their addresses are compared by the replay
-        if kind in ("fallback", "numa_distance") and len(m.srat) > 1 and not m.slit:
+        if kind in ("fallback", "numa_distance") and m.srat and not m.slit:
             continue  # the record lacks the distances
         for i in range(max(len(a), len(b))):
             yield Row(

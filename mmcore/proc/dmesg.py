@@ -52,6 +52,10 @@ KINDS: dict[str, str] = {
     "e820_buffer": "e820: reserve RAM buffer [mem {start:h8}-{last:h8}]",
     "last_pfn": "last_pfn = {last_pfn:h} max_arch_pfn = {max_arch_pfn:h}",
     "ramdisk": "RAMDISK: [mem {start:h8}-{last:h8}]",
+    "ramdisk_new": "Allocated new RAMDISK: [mem {start:h8}-{last:h8}]",
+    "ramdisk_move": (
+        "Move RAMDISK from [mem {start:h8}-{last:h8}] to [mem {start2:h8}-{last2:h8}]"
+    ),
     "acpi_reserve": "ACPI: Reserving {table:w} table memory at [mem {start:h}-{last:h}]",
     "srat_mem": "ACPI: SRAT: Node {node:d} PXM {pxm:d} [mem {start:h8}-{last:h8}]{flags:t}",
     "numa_merge": (

@@ -94,9 +94,15 @@ class _Player:
     """Runs the lines of a log against a memblock of its own."""
 
     def __init__(
-        self, log: BootLog, limit: int, set_nodes: Callable[[mb.Memblock], None] | None
+        self,
+        log: BootLog,
+        limit: int,
+        set_nodes: Callable[[mb.Memblock], None] | None,
+        movable_node: bool,
     ) -> None:
         self.result = Replay(_start_state(log, limit))
+        self.result.memblock.movable_node_enabled = movable_node
+        self.result.memblock.bottom_up = movable_node
         self.lines = log.lines
         self.set_nodes = set_nodes
         self.pending: DmesgLine | None = None
@@ -156,12 +162,17 @@ class _Player:
 
 
 def replay(
-    log: BootLog, limit: int, set_nodes: Callable[[mb.Memblock], None] | None = None
+    log: BootLog,
+    limit: int,
+    set_nodes: Callable[[mb.Memblock], None] | None = None,
+    *,
+    movable_node: bool = False,
 ) -> Replay:
     """Run a memblock log again.
 
     :param limit: the end of mapped memory, in bytes
     :param set_nodes: called with the memblock when the nodes become known
+    :param movable_node: the boot option: search upwards until the nodes are known
     :raises UsageError: if the log has no memblock dump
     """
-    return _Player(log, limit, set_nodes).run()
+    return _Player(log, limit, set_nodes, movable_node).run()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
 
 from mmcore import Machine
 from mmcore.config import Config
-from mmcore.mm import mm_init, page_alloc, sparse
 from mmcore.mm import memblock as mb
+from mmcore.mm import mm_init, page_alloc, sparse
 from mmcore.mm.mmzone import PAGES_PER_SECTION, ZONE_MOVABLE, ZONE_NORMAL
 from mmcore.proc import capture, dmesg
 
@@ -164,7 +165,7 @@ def test_hash_tables_grow_more_slowly_above_64_gib() -> None:
     for gib in (16, 64, 256, 1024):
         m.mm_init.nr_kernel_pages = m.mm_init.nr_all_pages = gib * G >> 12
         sizes.append(mm_init.alloc_large_system_hash(m, "x", 8, 0, 13, 0))
-    assert [b // a for a, b in zip(sizes, sizes[1:], strict=False)] == [4, 2, 2]
+    assert [b // a for a, b in itertools.pairwise(sizes)] == [4, 2, 2]
 
 
 def test_sections() -> None:
@@ -202,6 +203,6 @@ def test_direct_mapping_is_cut_into_page_sizes(config: Config) -> None:
     m = boot("5G", config=config)
     parts = init.split_mem_range(m, 0x100000, 0xBFFE0000)
     assert parts[0][0] == 0x100 and parts[-1][1] == 0xBFFE0
-    assert all(a[1] == b[0] for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
     levels = [level for _, _, level in parts]
     assert levels == ([0, 1, 2, 1, 0] if config.cpu_gbpages else [0, 1, 0])

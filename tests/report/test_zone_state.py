@@ -12,7 +12,7 @@ from mmcore.proc import capture
 from mmcore.report import zone_state
 
 # Names of the kernel that begin with two underscores.
-zone_watermark_ok = getattr(page_alloc, "__zone_watermark_ok")  # noqa: B009
+zone_watermark_ok = getattr(page_alloc, "__zone_watermark_ok")
 
 
 @pytest.mark.parametrize("free", [0, 100, 3000, 11000, 14000, 40000])

@@ -26,10 +26,12 @@ INIT_PGD_PAGE_COUNT = 16
 
 __all__ = [
     "INIT_PGD_PAGE_COUNT",
+    "add_pfn_range_mapped",
     "get_new_step_size",
     "init_mem_mapping",
     "memory_map_bottom_up",
     "memory_map_top_down",
+    "pfn_range_is_mapped",
     "split_mem_range",
 ]
 
@@ -117,6 +119,29 @@ def _alloc_low_page(m: Machine, level: int, index: int) -> None:
     m.direct_map_tables[level, index] = addr
 
 
+def add_pfn_range_mapped(m: Machine, start_pfn: int, end_pfn: int) -> None:
+    """Note that a range is mapped, joined with its neighbours.
+
+    Mirrors arch/x86/mm/init.c:add_pfn_range_mapped().
+    """
+    m.pfn_mapped.append((start_pfn, end_pfn))
+    merged: list[tuple[int, int]] = []
+    for lo, hi in sorted(m.pfn_mapped):
+        if merged and lo <= merged[-1][1]:
+            lo, hi = merged[-1][0], max(hi, merged.pop()[1])
+        merged.append((lo, hi))
+    m.pfn_mapped = merged
+    m.max_pfn_mapped = max(m.max_pfn_mapped, end_pfn)
+
+
+def pfn_range_is_mapped(m: Machine, start_pfn: int, end_pfn: int) -> bool:
+    """Tell whether the direct mapping covers a whole range.
+
+    Mirrors arch/x86/mm/init.c:pfn_range_is_mapped().
+    """
+    return any(lo <= start_pfn and end_pfn <= hi for lo, hi in m.pfn_mapped)
+
+
 def init_memory_mapping(m: Machine, start: int, end: int) -> None:
     """Map a range, allocating the tables that are missing, upper levels first.
 
@@ -136,7 +161,7 @@ def init_memory_mapping(m: Machine, start: int, end: int) -> None:
                 max(lo_addr, pud << 30) >> 21, (min(hi_addr, pud + 1 << 30) - 1 >> 21) + 1
             ):
                 _alloc_low_page(m, 1, pmd)
-    m.max_pfn_mapped = max(m.max_pfn_mapped, end >> PAGE_SHIFT)
+    add_pfn_range_mapped(m, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
 
 
 def init_range_memory_mapping(m: Machine, r_start: int, r_end: int) -> int:

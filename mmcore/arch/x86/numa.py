@@ -43,12 +43,14 @@ class SratNode:
     :ivar memory: (start, end) of its memory in bytes, end excluded; none for a node of CPUs only
     :ivar cpus: its CPUs; none for a node of memory only
     :ivar hotplug: its memory may be unplugged
+    :ivar node: its number in the kernel, if that is to be given and not to be found
     """
 
     pxm: int
     memory: list[tuple[int, int]] = field(default_factory=list)
     cpus: list[int] = field(default_factory=list)
     hotplug: bool = False
+    node: int | None = None
 
 
 def acpi_map_pxm_to_node(m: Machine, pxm: int) -> int:
@@ -63,7 +65,7 @@ def acpi_map_pxm_to_node(m: Machine, pxm: int) -> int:
 
 
 def _parse_srat_memory(m: Machine) -> int:
-    """Read the memory entries, lowest address first within what the firmware lists."""
+    """Read the memory entries in the order of the table."""
     found = 0
     for srat in m.srat:
         for start, end in srat.memory:
@@ -91,17 +93,17 @@ def x86_acpi_numa_init(m: Machine) -> int:
     """
     if not m.srat:
         return -ENOENT
-    m.numa.pxm_to_node.clear()
+    m.numa.pxm_to_node = {srat.pxm: srat.node for srat in m.srat if srat.node is not None}
     m.numa.apicid_to_node.clear()
-    for srat in m.srat:
-        for cpu in srat.cpus:
-            node = acpi_map_pxm_to_node(m, srat.pxm)
-            m.numa.apicid_to_node[cpu] = node
-            numa_memblks.node_set(m.numa.nodes_parsed, node)
+    # Firmware lists CPUs by number.
+    for cpu, pxm in sorted((cpu, srat.pxm) for srat in m.srat for cpu in srat.cpus):
+        node = acpi_map_pxm_to_node(m, pxm)
+        m.numa.apicid_to_node[cpu] = node
+        numa_memblks.node_set(m.numa.nodes_parsed, node)
     found = _parse_srat_memory(m)
     if found <= 0:
         return found or -ENOENT
-    pxms = [srat.pxm for srat in m.srat]
+    pxms = list(dict.fromkeys(srat.pxm for srat in m.srat))
     for i, row in enumerate(m.slit):
         for j, distance in enumerate(row):
             from_ = acpi_map_pxm_to_node(m, pxms[i])

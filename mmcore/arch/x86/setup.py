@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mmcore.arch.x86 import e820, early_users, init, numa
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
+from mmcore.errors import KernelBug
 from mmcore.mm import memblock as mb
 from mmcore.mm import mm_init, sparse
 from mmcore.mm.mmzone import MAX_NR_ZONES, ZONE_DMA, ZONE_DMA32, ZONE_NORMAL
@@ -35,6 +36,7 @@ __all__ = [
     "MAX_DMA_PFN",
     "early_reserve_memory",
     "parse_early_param",
+    "reserve_initrd",
     "setup_arch",
     "zone_sizes_init",
 ]
@@ -182,6 +184,33 @@ def acpi_reserve_initial_tables(m: Machine) -> None:
         mb.memblock_reserve(m.memblock, start, size, caller)
 
 
+def reserve_initrd(m: Machine) -> None:
+    """Find the initial RAM disk; move it into mapped memory if mem= has cut it off.
+
+    Mirrors arch/x86/kernel/setup.c:reserve_initrd().
+    """
+    if m.boot_params.initrd is None:
+        return
+    start, last = m.boot_params.initrd[0], m.boot_params.initrd[1] - 1
+    size = last + 1 - start
+    end = last + PAGE_SIZE & -PAGE_SIZE
+    m.pr_info(f"RAMDISK: [mem {start:#010x}-{end - 1:#010x}]")
+    if init.pfn_range_is_mapped(m, start >> PAGE_SHIFT, end >> PAGE_SHIFT):
+        return
+    limit = m.max_pfn_mapped << PAGE_SHIFT
+    caller = "setup_arch+0xcfe/0xe60"
+    new = mb.memblock_phys_alloc_range(m.memblock, end - start, PAGE_SIZE, 0, limit, caller)
+    if not new:
+        raise KernelBug(f"Kernel panic: Cannot find place for new RAMDISK of size {size}")
+    m.pr_info(f"Allocated new RAMDISK: [mem {new:#010x}-{new + size - 1:#010x}]")
+    m.pr_info(
+        f"Move RAMDISK from [mem {start:#010x}-{last:#010x}] to "
+        f"[mem {new:#010x}-{new + size - 1:#010x}]"
+    )
+    m.boot_params.initrd = (new, new + size)
+    mb.memblock_phys_free(m.memblock, start, end - start, "setup_arch+0xd76/0xe60")
+
+
 def setup_arch(m: Machine) -> None:
     """Bring memory up: map, memblock, direct mapping, nodes, sections, zones.
 
@@ -208,9 +237,7 @@ def setup_arch(m: Machine) -> None:
     init.init_mem_mapping(m)
     mb.memblock_set_current_limit(memblock, m.max_pfn_mapped << PAGE_SHIFT)
     early_users.setup_log_buf(m)
-    if m.boot_params.initrd is not None:
-        start, end = m.boot_params.initrd
-        m.pr_info(f"RAMDISK: [mem {start:#010x}-{end - 1:#010x}]")
+    reserve_initrd(m)
     acpi_reserve_initial_tables(m)
     numa.x86_numa_init(m)
     sparse.sparse_init(m)

@@ -129,9 +129,9 @@ def test_fragmentation_policies_differ_as_the_chapter_says():
         return render("ch02.fragmentation", values).frames[-1].data["mixed"]
 
     assert mixed(fill=90, policy="kernel") == 0
-    assert mixed(fill=90, policy="steal") > 15
-    assert mixed(fill=90, policy="ungrouped") > 15
-    assert mixed(policy="kernel") > 15  # filled to the last page
+    assert mixed(fill=90, policy="steal") > 10
+    assert mixed(fill=90, policy="ungrouped") > 10
+    assert mixed(policy="kernel") > 10  # filled to the last page
     assert mixed(policy="kernel", nofragment=True) == 0
 
 

@@ -37,6 +37,7 @@ from mmcore.mm.internal import (
     PF_MEMALLOC,
 )
 from mmcore.mm.mmzone import (
+    HPAGE_PMD_ORDER,
     MAX_PAGE_ORDER,
     MIGRATE_MOVABLE,
     MIGRATE_UNMOVABLE,
@@ -396,11 +397,14 @@ def buddy(p: Any) -> Iterator[Frame]:
 # ---- ch02.fragmentation: pageblocks over time ----------------------------------------------------
 
 
-def _take_page(zone: Zone, mt: int, flags: int, policy: str) -> Any:
-    """Take one page from the free lists of @zone under a policy of falling back."""
+def _take_page(zone: Zone, mt: int, flags: int, policy: str, mode: list[int]) -> Any:
+    """Take one page from the free lists of @zone under a policy of falling back.
+
+    :param mode: where the search was lucky last time, kept for a batch as rmqueue_bulk() does
+    """
     wanted = MIGRATE_UNMOVABLE if policy == "ungrouped" else mt
     if policy != "steal":
-        return page_alloc.__rmqueue(zone, 0, wanted, flags, [page_alloc.RMQUEUE_NORMAL])
+        return page_alloc.__rmqueue(zone, 0, wanted, flags, mode)
     page = page_alloc.__rmqueue_smallest(zone, 0, wanted)
     if page is None and not flags & ALLOC_NOFRAGMENT:
         page = page_alloc.__rmqueue_steal(zone, 0, wanted)
@@ -412,6 +416,10 @@ def _give_page(page: Any) -> None:
     page.flags = 0
     block = page_alloc.get_pageblock_migratetype(page)
     page_alloc.__free_one_page(page, page.pfn, page.zone, 0, block, page_alloc.FPI_NONE)
+
+
+#: Pages that are taken from the buddy lists at once, as a CPU's list does in a large zone.
+BATCH = 63
 
 
 class _Workload:
@@ -430,18 +438,27 @@ class _Workload:
         self.policy, self.nofragment = policy, nofragment
         self.held: dict[int, list[Any]] = {MIGRATE_MOVABLE: [], MIGRATE_UNMOVABLE: []}
         self.mixed_by_steal = 0
+        self._modes: dict[tuple[str, int, int], tuple[int, list[int]]] = {}
         for zone in self.zones:
             zone.machine.trace.attach(self._count, "kmem:mm_page_alloc_extfrag")
 
     def _count(self, event: Event) -> None:
         self.mixed_by_steal += 1 - event.fields["change_ownership"]
 
+    def _mode(self, zone: Zone, mt: int, flags: int) -> list[int]:
+        """Return the search mode of this kind of request, a fresh one for every batch."""
+        left, mode = self._modes.get((zone.name, mt, flags), (0, []))
+        if left == 0:
+            left, mode = BATCH, [page_alloc.RMQUEUE_NORMAL]
+        self._modes[zone.name, mt, flags] = (left - 1, mode)
+        return mode
+
     def alloc(self, mt: int) -> bool:
         """Take one page of the kind @mt, walking the zones as the kernel would."""
         first = ALLOC_NOFRAGMENT if self.nofragment else 0
         for flags in dict.fromkeys((first, 0)):
             for zone in self.zones:
-                page = _take_page(zone, mt, flags, self.policy)
+                page = _take_page(zone, mt, flags, self.policy, self._mode(zone, mt, flags))
                 if page is not None:
                     page.flags = 1 << PG_lru if mt == MIGRATE_MOVABLE else 0
                     self.held[mt].append(page)
@@ -457,6 +474,7 @@ class _Workload:
 
     def round(self, movable: int, unmovable: int) -> None:
         """Allocate in bursts of both kinds, as long as there is room."""
+        self._modes.clear()
         wanted = [MIGRATE_MOVABLE] * movable + [MIGRATE_UNMOVABLE] * unmovable
         self.rng.shuffle(wanted)
         for mt in wanted:
@@ -513,9 +531,9 @@ def _tiles(zone: Zone, counts: list[_BlockCount], y: float) -> tuple[list[str], 
             ("free", count.free),
         ):
             # A single page would be thinner than a hair: what is there at all is at least 2 high.
-            h = max(2.0, (TILE_H - 16) * pages / pageblock_nr_pages) if pages else 0.0
+            h = max(2.0, (TILE_H - 14) * pages / pageblock_nr_pages) if pages else 0.0
             h = min(h, bottom - top - 14)
-            if hue == "free":
+            if hue == "free" and pages:
                 h = bottom - top - 14
             if h > 0:
                 bottom -= h
@@ -608,11 +626,7 @@ def _fragmentation_frame(load: _Workload, when: str, mark: str) -> Frame:
     key=("first", "last"),
     params=dict(
         blocks=Int(
-            24,
-            8,
-            48,
-            unit="pageblocks",
-            help="size of zone Normal; DMA32 gets a quarter of it more",
+            16, 8, 24, unit="pageblocks", help="size of zone Normal; DMA32 gets a quarter more"
         ),
         policy=Choice(
             "kernel",
@@ -627,7 +641,7 @@ def _fragmentation_frame(load: _Workload, when: str, mark: str) -> Frame:
             False, help="look at DMA32 before mixing types in Normal (ALLOC_NOFRAGMENT)"
         ),
         fill=Int(100, 20, 100, step=5, unit="%", help="how full zone Normal gets in each round"),
-        rounds=Int(10, 1, 20, help="how many rounds of allocating and freeing"),
+        rounds=Int(6, 1, 10, help="how many rounds of allocating and freeing"),
         seed=Seed(7),
     ),
     help="The same load under another policy: how many pageblocks stay whole?",
@@ -1238,24 +1252,28 @@ def captured_free_lists(text: str, zone: str) -> list[list[int]]:
 def exhausted_machine(size: str, kills: int, share: float, seed: int) -> list[list[int]]:
     """Fill a machine with user pages until a request fails, let a "task" go, and again.
 
+    Three quarters of memory are huge pages of tasks that stay; the rest is single pages.
+
     :return: blocks per order of zone DMA32 at each failure
     """
     m = machine.Machine.boot(size)
     m.watermark_boost_factor = 0
     rng = random.Random(seed)
     zone = next(z for z in for_each_populated_zone(m) if z.name == "DMA32")
+    gfp = GFP_HIGHUSER_MOVABLE | __GFP_NOWARN
+    while zone.vm_stat[NR_FREE_PAGES] > zone.managed_pages // 4:
+        if page_alloc.alloc_pages(m, gfp | __GFP_COMP, HPAGE_PMD_ORDER) is None:
+            break
     held: list[Any] = []
     rows = []
     for _ in range(kills):
-        while (
-            page := page_alloc.alloc_pages(m, GFP_HIGHUSER_MOVABLE | __GFP_NOWARN, 0)
-        ) is not None:
+        while (page := page_alloc.alloc_pages(m, gfp, 0)) is not None:
             held.append(page)
         rows.append([area.nr_free for area in zone.free_area])
         start = rng.randrange(len(held))
-        gone = [held[(start + i) % len(held)] for i in range(int(len(held) * share))]
-        kept = set(map(id, gone))
-        held = [page for page in held if id(page) not in kept]
+        held = held[start:] + held[:start]
+        gone = held[: int(len(held) * share)]
+        held = held[len(gone) :]
         for page in gone:
             release_page(page)
     return rows
@@ -1306,7 +1324,9 @@ def _heat(rows: list[list[int]], x: float, y: float) -> list[str]:
     title="What is left when memory is exhausted",
     params=dict(
         capture=Text("n1-256m/oom", limit=100, help="a recorded log with free-list lines"),
-        share=Int(12, 1, 60, unit="%", help="model: how much of user memory goes with each kill"),
+        share=Int(
+            8, 1, 30, unit="%", help="model: how much of the single pages goes with each kill"
+        ),
         seed=Seed(3),
     ),
     help="Blocks per order, kernel and model, each time a request had failed.",

@@ -412,7 +412,7 @@ def test_captures_without_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(ParseError, match="no section"):
         Machine.from_capture(tmp_path / "x.txt")
     (tmp_path / "y.txt").write_text("=== zoneinfo | cat /proc/zoneinfo | rc=0\nNode 0, zone DMA\n")
-    with pytest.raises(ParseError, match="line 2"):
+    with pytest.raises(ParseError, match="line 1: the text ends too early"):
         Machine.from_capture(tmp_path / "y.txt")
 
 

@@ -677,16 +677,14 @@ def split_large_buddy(zone: Zone, page: Page, pfn: int, order: int, fpi: int) ->
 
     Mirrors mm/page_alloc.c:split_large_buddy().
     """
-    if order <= pageblock_order:
-        mt = zone.pageblock_flags[pfn - zone.pageblock_base >> pageblock_order]
+    flags = zone.pageblock_flags
+    block = pfn - zone.pageblock_base >> pageblock_order
+    mt = flags[block]
+    # A block of MAX_PAGE_ORDER has two pageblocks.
+    if order <= pageblock_order or flags[block + 1] == mt:
         __free_one_page(page, pfn, zone, order, mt, fpi)
         return
-    block = pfn - zone.pageblock_base >> pageblock_order
-    types = zone.pageblock_flags[block : block + (1 << order - pageblock_order)]
-    if types.count(types[0]) == len(types):
-        __free_one_page(page, pfn, zone, order, types[0], fpi)
-        return
-    for mt in types:
+    for mt in flags[block : block + 2]:
         __free_one_page(zone_page(zone, pfn), pfn, zone, pageblock_order, mt, fpi)
         pfn += pageblock_nr_pages
 

@@ -164,9 +164,9 @@ def _touches_for(size: int, step: int, most: int) -> int:
 def million(size: int = 1 << 20) -> Steps:
     """Return the smallest number of touches whose tables weigh @size bytes, in three confines."""
     return [
-        ("anywhere: one per 512 GiB", _touches_for(size, pg.P4D_SIZE, 256)),
-        ("in one range of 512 GiB: one per GiB", _touches_for(size, pg.PUD_SIZE, 512)),
-        ("in one GiB: one per 2 MiB", _touches_for(size, pg.PMD_SIZE, 512)),
+        ("(1) anywhere", _touches_for(size, pg.P4D_SIZE, 256)),
+        ("(2) in one range of 512 GiB", _touches_for(size, pg.PUD_SIZE, 512)),
+        ("(3) in one GiB", _touches_for(size, pg.PMD_SIZE, 512)),
     ]
 
 

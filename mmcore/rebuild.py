@@ -80,7 +80,7 @@ class Row:
 def _cpus_of_nodes(cap: capture.Capture, log: BootLog | None) -> dict[int, list[int]]:
     """Return the CPUs of each node that the record names."""
     nodes: dict[int, list[int]] = {}
-    for path, text in cap.files(r"/sys/devices/system/node/node\d+/cpulist").items():
+    for path, text in cap.files("/sys/devices/system/node/node*/cpulist").items():
         number = re.search(r"node(\d+)/", path)
         if number:
             nodes[int(number.group(1))] = boot.parse_cpulist(text.strip())
@@ -98,7 +98,7 @@ def _cpus_of_nodes(cap: capture.Capture, log: BootLog | None) -> dict[int, list[
 
 def _distances(cap: capture.Capture) -> dict[int, list[int]]:
     rows: dict[int, list[int]] = {}
-    for path, text in cap.files(r"/sys/devices/system/node/node\d+/distance").items():
+    for path, text in cap.files("/sys/devices/system/node/node*/distance").items():
         number = re.search(r"node(\d+)/", path)
         if number and re.fullmatch(r"[\d\s]+", text):
             rows[int(number.group(1))] = [int(n) for n in text.split()]
@@ -594,6 +594,7 @@ def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Ma
         _counters(vs.VM_EVENT_TEXT, events, m.vm_event)
         m.mm_init.memmap_pages = events.get("nr_memmap_boot_pages", m.mm_init.memmap_pages)
     m.capture = cap
+    m.notes += [f"{path} may not be read: try as root" for path in cap.unreadable]
     return m
 
 

@@ -18,8 +18,9 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,14 @@ class Capture:
     text of a file whichever way it was recorded.
 
     :ivar header: the ``# key: value`` lines
+    :ivar unreadable: files of the folder that exist and may not be read
     """
 
     name: str
     header: dict[str, Any] = field(default_factory=dict)
     sections: list[Section] = field(default_factory=list)
     root: Path | None = None
+    unreadable: list[str] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> str:
         text = self.get(name)
@@ -88,39 +91,48 @@ class Capture:
         Where several sections hold it, the first counts.
         """
         if self.root is not None:
-            for suffix in ("", ".txt", ".gz"):
-                candidate = self.root / (path.lstrip("/") + suffix)
-                if candidate.is_file():
-                    return read_text(candidate)
-            flat = self.root / path.rsplit("/", 1)[-1]
-            return read_text(flat) if path.count("/") == 2 and flat.is_file() else None
+            names = [path.lstrip("/") + suffix for suffix in ("", ".txt", ".gz")]
+            if path.count("/") == 2:
+                names.append(path.rsplit("/", 1)[-1])
+            return self._first(names)
         for section in self.sections:
             if section.command == f"cat {path}":
                 return section.text
         return self._vals().get(path)
 
+    def _first(self, names: Sequence[str]) -> str | None:
+        """Return the text of the first file under the root that is there and may be read."""
+        assert self.root is not None
+        for name in names:
+            path = self.root / name
+            try:
+                if path.is_file():
+                    return decode(path.read_bytes(), str(path))
+            except OSError:
+                if f"/{name}" not in self.unreadable:
+                    self.unreadable.append(f"/{name}")
+        return None
+
     def files(self, pattern: str) -> dict[str, str]:
-        """Return path and text of each recorded file whose path matches a regular expression."""
-        regex = re.compile(pattern)
+        """Return path and text of each recorded file that matches a pattern with ``*`` in it.
+
+        Only the folders that the pattern names are looked at, so that the root may be "/".
+        """
         if self.root is None:
-            return {path: text for path, text in self._vals().items() if regex.fullmatch(path)}
+            return {path: text for path, text in self._vals().items() if fnmatchcase(path, pattern)}
         found: dict[str, str] = {}
-        for path in sorted(self.root.rglob("*")):
-            name = "/" + path.relative_to(self.root).as_posix()
-            if path.is_file() and regex.fullmatch(name):
-                found[name] = read_text(path)
+        for path in sorted(self.root.glob(pattern.lstrip("/"))):
+            name = path.relative_to(self.root).as_posix()
+            text = self._first([name])
+            if text is not None:
+                found["/" + name] = text
         return found
 
     @property
     def dmesg(self) -> str | None:
         """The kernel's log, or None."""
         if self.root is not None:
-            for name in LOG_NAMES:
-                for suffix in ("", ".gz"):
-                    path = self.root / (name + suffix)
-                    if path.is_file():
-                        return read_text(path)
-            return None
+            return self._first([name + suffix for name in LOG_NAMES for suffix in ("", ".gz")])
         return self.get("dmesg")
 
     def _vals(self) -> dict[str, str]:

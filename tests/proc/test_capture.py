@@ -71,7 +71,7 @@ def test_folder(tmp_path: Path) -> None:
         None,
     ]
     assert cap.dmesg == "d\n"
-    assert list(cap.files("/proc/zone.*")) == ["/proc/zoneinfo"]
+    assert list(cap.files("/proc/zone*")) == ["/proc/zoneinfo"]
 
 
 def test_damaged_gzip(tmp_path: Path) -> None:
@@ -88,3 +88,19 @@ def test_any_bytes(data: bytes) -> None:
         capture.parse(capture.decode(data, "x"))
     except ParseError:
         pass
+
+
+def test_what_may_not_be_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "pagetypeinfo").write_text("x\n")
+    cap = capture.load(tmp_path)
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert cap.file("/proc/pagetypeinfo") is None
+    assert cap.file("/proc/pagetypeinfo") is None
+    assert cap.unreadable == ["/proc/pagetypeinfo"]

@@ -192,6 +192,11 @@ class Zone:
     pageblock_base: int = 0
     pageblock_flags: bytearray = field(default_factory=bytearray, repr=False)
 
+    def __repr__(self) -> str:
+        from mmcore.mm.show_mem import zone_free_list_line
+
+        return zone_free_list_line(self)
+
 
 @dataclass(slots=True, eq=False)
 class Zoneref:

@@ -2676,9 +2676,12 @@ def __free_pages(page: Page, order: int) -> None:
     the pages behind the first.
 
     :raises BadPage: if the page has no reference to drop, as in a double free
+    :raises UsageError: for an order that no block has
 
     Mirrors mm/page_alloc.c:__free_pages().
     """
+    if not 0 <= order <= MAX_PAGE_ORDER:
+        raise UsageError(f"order is {order}; a block has order 0 to {MAX_PAGE_ORDER}")
     refcount = page._refcount
     if refcount <= 0:
         raise BadPage(page.pfn, "VM_BUG_ON_PAGE(page_ref_count(page) == 0)")

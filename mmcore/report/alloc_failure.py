@@ -21,7 +21,7 @@ from mmcore.config import PAGE_SHIFT
 from mmcore.errors import ParseError
 from mmcore.lib.list import ListHead, list_add_tail
 from mmcore.machine import Machine
-from mmcore.mm import page_alloc, show_mem
+from mmcore.mm import page_alloc
 from mmcore.mm.gfp import __GFP_DIRECT_RECLAIM, __GFP_IO, gfp_zone
 from mmcore.mm.internal import ALLOC_HIGHATOMIC, ALLOC_OOM, alloc_flags_str
 from mmcore.mm.mmzone import (
@@ -74,7 +74,8 @@ class FreeList:
     """A zone's free blocks: how many of each order, and of which types.
 
     :ivar node: node id, None from a kernel without NUMA
-    :ivar types: by order, the letters of the types that have free blocks
+    :ivar types: by order, the letters of the types that have free blocks: Unmovable, Movable,
+        rEclaimable, Highatomic, Cma, Isolate
     """
 
     node: int | None
@@ -83,9 +84,12 @@ class FreeList:
     types: list[str]
 
     def __str__(self) -> str:
-        masks = [sum(1 << MIGRATETYPE_LETTERS.index(c) for c in t) for t in self.types]
         name = self.zone if self.node is None else f"Node {self.node} {self.zone}"
-        return show_mem.free_list_line(name, self.nr, masks)
+        blocks = "".join(
+            f"{n}*{4 << order}kB " + (f"({types}) " if n else "")
+            for order, (n, types) in enumerate(zip(self.nr, self.types, strict=True))
+        )
+        return f"{name}: {blocks}= {self.pages << PAGE_SHIFT - 10}kB"
 
     @property
     def pages(self) -> int:
@@ -115,8 +119,6 @@ def parse_free_list(text: str, line: int = 1) -> FreeList:
             raise ParseError(
                 "free list", line, text, f"{count} blocks of {size}kB, types {types!r}"
             )
-        if any(letter not in MIGRATETYPE_LETTERS for letter in types):
-            raise ParseError("free list", line, text, "CMA blocks: the model has none")
         found.nr.append(int(count))
         found.types.append(types)
     if len(found.nr) != NR_PAGE_ORDERS:
@@ -365,7 +367,9 @@ def _model_zone(m: Machine, part: ZoneReport) -> Zone:
             area = zone.free_area[order]
             area.nr_free = part.free_list.nr[order]
             for letter in letters:
-                list_add_tail(ListHead(), area.free_list[MIGRATETYPE_LETTERS.index(letter)])
+                if letter in MIGRATETYPE_LETTERS:  # CMA ("C") is for movable requests alone
+                    mt = MIGRATETYPE_LETTERS.index(letter)
+                    list_add_tail(ListHead(), area.free_list[mt])
     return zone
 
 

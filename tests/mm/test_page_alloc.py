@@ -1131,6 +1131,9 @@ def test_wrong_order() -> None:
     folio = pa.folio_alloc(m, GFP_KERNEL, 2)
     with pytest.raises(BadPage, match="compound_order"):
         pa.__free_pages(folio, 3)
+    for order in (-1, 11):
+        with pytest.raises(UsageError, match="a block has order 0 to 10"):
+            pa.__free_pages(folio, order)
     odd = [pa.alloc_pages(m, GFP_KERNEL, 0) for _ in range(2)][1]
     with pytest.raises(BadPage, match="pfn & "):
         pa.__free_pages(odd, 1)

@@ -136,7 +136,7 @@ def test_no_memory_for_a_table_is_reported_and_nothing_is_lost():
     validate_pgtables(mm)
     mm.tables.limit = 4
     assert map_page(mm, 0, 1, RW) is True
-    map_range(mm, 1 << 30, 0, 512, RW, level=2) is False
+    assert map_range(mm, 1 << 30, 0, 512, RW, level=2) is False
     assert unmap_range(mm, 0, 1) == 1
 
 

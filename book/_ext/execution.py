@@ -111,6 +111,15 @@ def cell_error(result: Any) -> str:
     return str(result.exc_string)
 
 
+#: The chapters' texts as they were executed: an editor may save a page while the build runs.
+_texts: dict[str, str] = {}
+
+
+def same_text(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Let Sphinx read the text that was executed."""
+    source[0] = _texts.get(docname, source[0])
+
+
 def keep_executed(app: Sphinx, docname: str, notebook: Any) -> None:
     """Write an executed chapter beside the pages, for the check that nothing was lost on the way."""
     import nbformat
@@ -135,6 +144,7 @@ def execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
         if reader is None:
             continue
         notebook = reader.read(text)
+        _texts[docname] = text
         if not any(cell.cell_type == "code" for cell in notebook.cells):
             continue
         try:
@@ -187,4 +197,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("book_state", "", "env")  # another digest: read every page again
     app.connect("config-inited", configure, priority=400)
     app.connect("env-before-read-docs", execute, priority=900)
+    app.connect("source-read", same_text)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

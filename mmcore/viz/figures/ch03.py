@@ -68,10 +68,11 @@ def _address_fields(address: int, levels: int) -> svg.Part:
     names = _level_names(levels)
     for level in range(levels, 0, -1):
         lo = LEVEL_SHIFT[level]
-        kind = "movable" if level % 2 else "free"
-        fields.append(svg.FieldSpec(names[level], lo + 8, lo, kind=kind))
-    fields.append(svg.FieldSpec("offset", 11, 0, kind="reclaimable"))
-    return svg.bit_fields(address, fields, listing=False)
+        kind = "tint" if level % 2 else "tint2"
+        index = address >> lo & 511
+        fields.append(svg.FieldSpec(f"{names[level]} {index}", lo + 8, lo, kind=kind))
+    fields.append(svg.FieldSpec(f"offset {address & 4095:#x}", 11, 0, kind="lit"))
+    return svg.bit_fields(address, fields, listing=False, names=True)
 
 
 def _level_names(levels: int) -> dict[int, str]:
@@ -241,11 +242,6 @@ def _presets() -> dict[str, tuple[int, int, str]]:
 
 
 _PRESETS = _presets()
-_FIELD_KIND = {
-    "pfn": "movable", "~offset": "swap", "type": "swap", "NX": "unmovable", "RW": "unmovable", "US": "unmovable",
-    "P": "free", "PROTNONE": "free", "A": "reclaimable", "D": "reclaimable", "SAVED_DIRTY": "reclaimable",
-    "SOFT_DIRTY": "reclaimable",
-}  # fmt: skip
 
 
 def _pte_drawing(info: PteInfo) -> svg.Drawing:
@@ -253,7 +249,11 @@ def _pte_drawing(info: PteInfo) -> svg.Drawing:
     for f in info.fields:
         wide = f.hi - f.lo > 8
         on = bool(f.value) or wide or f.name == "P"
-        kind = _FIELD_KIND.get(f.name, "used") if on else "panel"
+        kind = (
+            ("tint2" if f.name == "type" else "tint")
+            if wide or f.name == "type"
+            else "lit" if on else "panel"
+        )
         specs.append(
             svg.FieldSpec(
                 f.name,
@@ -340,19 +340,20 @@ def _reading(info: PteInfo) -> str:
 
 # ---- ch03.layout: who lives where ----------------------------------------------------------------
 
-_REGION_HUE = (
-    ("user space", "anon"), ("direct map", "movable"), ("vmalloc", "reclaimable"), ("memory map", "unmovable"),
-    ("kernel image", "file"), ("modules", "file"), ("hole", "hole"),
-)  # fmt: skip
 RANDOMISED = ("page_offset_base", "vmalloc_base", "vmemmap_base")
 
 
 def _hue(region: Any) -> str:
-    name = region.name.lower()
-    for word, hue in _REGION_HUE:
-        if word.lower() in name:
-            return hue
-    return "panel"
+    """Return the surface of a region: what randomisation moves is lit."""
+    if region.symbol in RANDOMISED:
+        return "lit"
+    if "hole" in region.name:
+        return "hole"
+    return (
+        "tint2"
+        if region.name in ("kernel image", "modules")
+        else "tint" if region.start == 0 else "panel"
+    )
 
 
 def _regions(levels: int, seed: int) -> list[Any]:
@@ -509,7 +510,7 @@ def _log_chart(
     used: list[float] = []
     for name, points, kind in series:
         pts = [at(n, min(v, most)) for n, v in points]
-        items += [svg.polyline(pts, "ink", width=4.5), svg.polyline(pts, kind, width=2.5)]
+        items.append(svg.polyline(pts, kind, width=2.5, dash="6 3" if kind == "muted" else None))
         ly = pts[-1][1]
         while any(abs(ly - u) < 15 for u in used):
             ly -= 15
@@ -543,7 +544,7 @@ def tlb_reach(p: SimpleNamespace) -> Iterator[Frame]:
     if p.entries % ways:
         raise ParamError("ways", f"{p.entries} entries cannot be divided into sets of {ways}")
     sizes = [1 << e for e in range(4, 18)]
-    kinds = ("unmovable", "reclaimable", "movable")
+    kinds = ("accent", "muted", "ink")
     data = {
         name: [(n, tlb_misses(p.entries, ways, n, shift, p.seed)) for n in sizes]
         for name, shift in TLB_SIZES.items()
@@ -572,7 +573,7 @@ def _measured_frame(model: svg.Part) -> Frame:
     most = max(v for pts in measured.values() for _, v in pts)
     top = -(-int(most) // 20) * 20
     chart = _log_chart(
-        [("4 KiB pages", measured["4K"], "unmovable"), ("2 MiB pages", measured["2M"], "movable")],
+        [("4 KiB pages", measured["4K"], "accent"), ("2 MiB pages", measured["2M"], "ink")],
         y_label="ns per access (measured)", y_ticks=[top * i / 4 for i in range(5)], y=model.bottom + 10,
     )  # fmt: skip
     small, large = dict(measured["4K"]), dict(measured["2M"])
@@ -817,7 +818,10 @@ def vma_lock(p: SimpleNamespace) -> Iterator[Frame]:
         }.get(mark, "")
         text = f"{claim}`{' '.join([verb, *map(str, args)])}`: {said or 'nothing changes'}."
         state = race.rows()
-        alt = re.sub(r"[*`]", "", text) + f" Counters: {state['counters']}."
+        counted = ", ".join(
+            f"{n.removeprefix('vma_lock_')} {v}" for n, v in state["counters"].items()
+        )
+        alt = re.sub(r"[*`]", "", text) + f" Counters: {counted}."
         yield Frame(race.drawing(), text, alt, mark=mark, data=state)
 
 
@@ -996,7 +1000,10 @@ def _outcome(ended: Any) -> str:
     return str(ended)
 
 
-def _fault_drawing(path: Sequence[str], rows: Sequence[dict[str, Any]]) -> svg.Drawing:
+def _fault_drawing(
+    path: Sequence[str], rows: Sequence[dict[str, Any]], total: int = 1
+) -> svg.Drawing:
+    """Return the graph with the path lit, and the last steps of @total below it; rows to come are empty."""
     lit = list(dict.fromkeys(path))
     d = svg.Drawing()
     d.add(
@@ -1012,6 +1019,7 @@ def _fault_drawing(path: Sequence[str], rows: Sequence[dict[str, Any]]) -> svg.D
     )
     shown = rows[-6:]
     table = [[r["function"], r["step"] or "-", r["lock"] or "-"] for r in shown]
+    table += [["", "", ""]] * (min(total, 6) - len(shown))
     d.add(
         svg.table(
             ["function", "what it decides", "locks held"],
@@ -1072,7 +1080,7 @@ def fault(p: SimpleNamespace) -> Iterator[Frame]:
             )
             text = f"**{what}. It ends: {_outcome(ended)}.** {text} Faults so far: {counts}; resident {_plural(summary['rss'], 'page')}."
         alt = re.sub(r"[*`]", "", text)
-        yield Frame(_fault_drawing(path, rows[: i + 1]), text, f"Step {i + 1} of {len(rows)}. {alt}", mark="end" if last else "", event=None,
+        yield Frame(_fault_drawing(path, rows[: i + 1], len(rows)), text, f"Step {i + 1} of {len(rows)}. {alt}", mark="end" if last else "", event=None,
                     data={**row, "outcome": _outcome(ended) if last else None, **(summary if last else {})})  # fmt: skip
 
 

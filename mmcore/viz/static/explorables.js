@@ -25,9 +25,9 @@
     return alt.hasAttribute("data-join") ? (caption + " " + alt.textContent).trim() : alt.textContent;
   }
 
-  // A drawing wider than its box can be scrolled; then the keyboard must get there too.
-  function reachable(stage) {
-    if (stage && stage.scrollWidth > stage.clientWidth) stage.tabIndex = 0;
+  // What is wider than its box can be scrolled; then the keyboard must get there too.
+  function reachable(box) {
+    if (box && box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
 
   function start(fig) {
@@ -159,7 +159,7 @@
 
   function startAll(root) {
     Array.prototype.forEach.call((root || document).querySelectorAll(".mm-fig[data-mm]"), start);
-    Array.prototype.forEach.call((root || document).querySelectorAll(".mm-chart .mm-stage"), reachable);
+    Array.prototype.forEach.call((root || document).querySelectorAll(".mm-chart .mm-stage, .mm-beside, .mm-show pre"), reachable);
   }
 
   window.mmFigures = { start: startAll };

@@ -34,6 +34,7 @@ from mmcore.viz.player import own_style
 
 __all__ = [
     "Chart",
+    "Table",
     "RC",
     "chart",
     "colour",
@@ -43,6 +44,7 @@ __all__ = [
     "pages_frame",
     "series_frame",
     "subplots",
+    "table",
     "vmstat_plot",
     "zones_frame",
 ]
@@ -249,6 +251,53 @@ def chart(fig: Figure, *, alt: str, title: str = "") -> Chart:
         fig.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     raw = out.getvalue()
     return Chart(_recoloured(raw, f"c{zlib.crc32(raw.encode()):08x}"), alt, title)
+
+
+class Table:
+    """A pandas table as a page shows it: no inline style, no empty headings, text on paper."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        named = frame.index.name is not None
+        self.frame = frame.reset_index() if named else frame
+
+    def html(self) -> str:
+        """Return the table; numbers stand to the right, words to the left."""
+        words = {c for c in self.frame.columns if not pd.api.types.is_numeric_dtype(self.frame[c])}
+        head = "".join(
+            f'<th scope="col"{_left(c in words)}>{esc(c)}</th>' for c in self.frame.columns
+        )
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<td{_left(c in words)}>{esc(_cell(v))}</td>"
+                for c, v in zip(self.frame.columns, row, strict=True)
+            )
+            + "</tr>"
+            for row in self.frame.itertuples(index=False)
+        )
+        table_ = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<div class="mm-beside mm-table">{table_}</div>'
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": own_style() + self.html(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return str(self.frame.to_string(index=False))
+
+
+def _left(yes: bool) -> str:
+    return ' class="mm-word"' if yes else ""
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:,.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def table(frame: pd.DataFrame) -> Table:
+    """Return a pandas table as the last expression of a cell; a named index becomes its first column."""
+    return Table(frame)
 
 
 # ---- tables of what the engine did

@@ -108,3 +108,23 @@ def test_counters_as_a_plot():
 def test_rows_as_a_table():
     frame = charts.series_frame([{"order": 0, "free": 3}, {"order": 1, "free": 1}], index="order")
     assert frame.loc[1, "free"] == 1
+
+
+def test_a_table_has_no_empty_heading_and_no_style():
+    frame = charts.series_frame(
+        [
+            {"zone": "<DMA>", "free": 3840, "share": 0.5},
+            {"zone": "Normal", "free": 7, "share": float("nan")},
+        ]
+    )
+    page = charts.table(frame).html()
+    assert (
+        "<th></th>" not in page
+        and "style" not in page
+        and "&lt;DMA&gt;" in page
+        and "3,840" in page
+    )
+    assert page.count("<tr>") == 3 and '<td class="mm-word">Normal</td>' in page
+    indexed = charts.table(charts.series_frame([{"order": 3, "free": 1}], index="order"))
+    assert '<th scope="col">order</th>' in indexed.html()
+    assert "order" in repr(indexed)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmcore import boot as boot_
 from mmcore.arch.x86.e820 import E820Table
+from mmcore.arch.x86.image import BootParams, KernelImage
 from mmcore.arch.x86.numa import SratNode
-from mmcore.arch.x86.setup import BootParams, KernelImage
 from mmcore.config import REFERENCE, Config
 from mmcore.errors import UsageError
 from mmcore.mm import sparse
@@ -143,6 +143,7 @@ class Machine:
         self.can_use_brk_pgt = True
         # Page tables of the direct mapping and of vmemmap, by (level, index) to physical address.
         self.direct_map_tables: dict[tuple[int, int], int] = {}
+        self.direct_pages_count = [0, 0, 0]  # 4 KiB, 2 MiB and 1 GiB pages
         self.vmemmap_tables: dict[tuple[int, int], int | None] = {}
         self.sysinfo = SysInfo()
         self.vm_dirty_ratio = 20

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmcore import boot
+from mmcore.arch.x86.image import KernelImage
 from mmcore.arch.x86.numa import SratNode
-from mmcore.arch.x86.setup import KernelImage
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import MMError, ParseError, UsageError
 from mmcore.mm import mm_init, page_alloc

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmcore.arch.x86 import e820
+from mmcore.arch.x86.image import KernelImage
 from mmcore.cint import DIV_ROUND_UP, roundup_pow_of_two
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.mm import memblock as mb
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mmcore.machine import Machine
 
 LOG_BUF_LEN = 1 << 17
+LOG_CPU_MAX_BUF_LEN = 1 << 12
 PRB_AVGBITS = 5
 SIZEOF_PRB_DESC = 24
 SIZEOF_PRINTK_INFO = 88
@@ -44,6 +46,10 @@ PCPU_BITMAP_BLOCK_SIZE = PAGE_SIZE
 SIZEOF_PCPU_CHUNK = 200
 SIZEOF_PCPU_BLOCK_MD = 32
 
+SIZEOF_CPU_ENTRY_AREA = 241664
+SIZEOF_PCPU_ALLOC_INFO = 64
+SIZEOF_PCPU_GROUP_INFO = 24
+
 IO_TLB_DEFAULT_SIZE = 64 << 20
 IO_TLB_SIZE = 2048
 SIZEOF_IO_TLB_SLOT = 24
@@ -60,23 +66,31 @@ __all__ = [
 ]
 
 
-def setup_log_buf(m: Machine) -> None:
-    """Make the log as large as ``log_buf_len=`` asks, as the kernel's printk code does."""
+def setup_log_buf(m: Machine, early: bool) -> None:
+    """Make the log as large as ``log_buf_len=`` asks, or later as many CPUs need.
+
+    :param early: the call before the CPUs are known
+    """
+    size = 0
     for word in m.boot_params.cmdline.split():
         name, _, value = word.partition("=")
-        if name != "log_buf_len":
-            continue
-        size = mm_init.memparse(value)[0]
-        size = roundup_pow_of_two(size) if size else 0
-        if not LOG_BUF_LEN < size <= 1 << 31:
-            return
-        descs = size >> PRB_AVGBITS
-        for bytes_, offset in (
-            (size, "0xd4"),
-            (descs * SIZEOF_PRB_DESC, "0x102"),
-            (descs * SIZEOF_PRINTK_INFO, "0x131"),
-        ):
-            mb.memblock_alloc(m.memblock, bytes_, 8, f"setup_log_buf+{offset}/0x3a0")
+        if name == "log_buf_len":
+            size = mm_init.memparse(value)[0]
+    if bool(size) != early:
+        return
+    if not early:
+        cpu_extra = (m.cpus - 1) * LOG_CPU_MAX_BUF_LEN
+        size = cpu_extra + LOG_BUF_LEN if cpu_extra > LOG_BUF_LEN // 2 else 0
+    size = roundup_pow_of_two(size) if size else 0
+    if not LOG_BUF_LEN < size <= 1 << 31:
+        return
+    descs = size >> PRB_AVGBITS
+    for bytes_, offset in (
+        (size, "0xd4"),
+        (descs * SIZEOF_PRB_DESC, "0x102"),
+        (descs * SIZEOF_PRINTK_INFO, "0x131"),
+    ):
+        mb.memblock_alloc(m.memblock, bytes_, 8, f"setup_log_buf+{offset}/0x3a0")
 
 
 def _alloc(m: Machine, size: int, caller: str, align: int = mb.SMP_CACHE_BYTES) -> int | None:
@@ -222,10 +236,14 @@ def setup_per_cpu_areas(m: Machine) -> None:
     mask = DIV_ROUND_UP(m.cpus, 64) * 8
     groups = pcpu_groups(m)
     upa = pcpu_units_per_alloc(m, groups)
-    info = _alloc(m, PAGE_SIZE, "pcpu_build_alloc_info+0x2e8/0x610", PAGE_SIZE)
-    areas = _alloc(
-        m, (8 * len(groups) + PAGE_SIZE - 1) & -PAGE_SIZE, "pcpu_embed_first_chunk+0x76/0x7e0"
-    )
+    pages = PCPU_UNIT_SIZE >> PAGE_SHIFT
+    units = sum(DIV_ROUND_UP(len(group), upa) * upa for group in groups)
+    m.sysinfo.pcpu_nr_pages = pages * units  # pcpu_nr_pages(): what /proc/meminfo calls Percpu
+    info_size = SIZEOF_PCPU_ALLOC_INFO + SIZEOF_PCPU_GROUP_INFO * len(groups) + 4 * units
+    info_size = info_size + PAGE_SIZE - 1 & -PAGE_SIZE
+    areas_size = 8 * len(groups) + PAGE_SIZE - 1 & -PAGE_SIZE
+    info = _alloc(m, info_size, "pcpu_build_alloc_info+0x2e8/0x610", PAGE_SIZE)
+    areas = _alloc(m, areas_size, "pcpu_embed_first_chunk+0x76/0x7e0")
     _pcpu_areas(m, groups, upa)
     slots = (PMD_SIZE // upa).bit_length() - 5 + 2 + 4
     for size, offset in (
@@ -238,8 +256,8 @@ def setup_per_cpu_areas(m: Machine) -> None:
         _alloc(m, size, f"pcpu_setup_first_chunk+{offset}/0x860")
     pcpu_alloc_first_chunk(m, PCPU_RESERVED_SIZE)
     pcpu_alloc_first_chunk(m, PCPU_DYN_SIZE)
-    mb.memblock_free(memblock, info, PAGE_SIZE, "pcpu_embed_first_chunk+0x280/0x7e0")
-    mb.memblock_free(memblock, areas, PAGE_SIZE, "pcpu_embed_first_chunk+0x301/0x7e0")
+    mb.memblock_free(memblock, info, info_size, "pcpu_embed_first_chunk+0x280/0x7e0")
+    mb.memblock_free(memblock, areas, areas_size, "pcpu_embed_first_chunk+0x301/0x7e0")
     for _ in range(1 + m.nr_node_ids):
         _alloc(m, mask, "alloc_bootmem_cpumask_var+0x2e/0x70")
 
@@ -253,6 +271,22 @@ def vfs_caches_init_early(m: Machine) -> None:
         return
     for name, scale in (("Dentry cache", DENTRY_SCALE), ("Inode-cache", INODE_SCALE)):
         mm_init.alloc_large_system_hash(m, name, 8, 0, scale, mm_init.HASH_EARLY)
+
+
+def setup_cpu_entry_areas(m: Machine) -> None:
+    """Allocate the page tables that map each CPU's entry stacks and descriptor tables.
+
+    Mirrors arch/x86/mm/cpu_entry_area.c:setup_cpu_entry_areas().
+    Simplified: where KASLR scatters the areas, each is taken to need a table of its own; now and
+    then one lies across two.
+    """
+    pages = 1 + m.cpus * (SIZEOF_CPU_ENTRY_AREA >> PAGE_SHIFT)  # the first maps the IDT
+    pte_tables = DIV_ROUND_UP(pages, 512)
+    if m.kernel_image.text != KernelImage().text:
+        pte_tables = 1 + m.cpus
+    tables = 1 + DIV_ROUND_UP(pages, 512 * 512) + pte_tables
+    for _ in range(tables):
+        _alloc(m, PAGE_SIZE, "spp_getpage+0x4e/0xa0", PAGE_SIZE)
 
 
 def swiotlb_init(m: Machine) -> None:
@@ -280,6 +314,6 @@ def early_allocations(m: Machine) -> None:
     for offset in ("0x125", "0x158"):
         _alloc(m, len(m.boot_params.cmdline) + 1, f"start_kernel+{offset}/0x8d0")
     setup_per_cpu_areas(m)
+    setup_log_buf(m, early=False)
     vfs_caches_init_early(m)
-    for _ in range(3):  # page tables of the fixmap: vsyscall, local APIC, I/O APIC
-        _alloc(m, PAGE_SIZE, "spp_getpage+0x4e/0xa0", PAGE_SIZE)
+    setup_cpu_entry_areas(m)

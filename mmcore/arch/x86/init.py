@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PMD_SIZE = 2 << 20
 PUD_SIZE = 1 << 30
+LEVEL_SHIFTS = (12, 21, 30)
 PMD_PFNS = PMD_SIZE >> PAGE_SHIFT
 PUD_PFNS = PUD_SIZE >> PAGE_SHIFT
 ISA_END_ADDRESS = 1 << 20
@@ -149,6 +150,9 @@ def init_memory_mapping(m: Machine, start: int, end: int) -> None:
     """
     for lo, hi, level in split_mem_range(m, start, end):
         lo_addr, hi_addr = lo << PAGE_SHIFT, hi << PAGE_SHIFT
+        # An entry that a later step visits again is counted again, as the kernel does.
+        entries = (hi_addr - 1 >> LEVEL_SHIFTS[level]) - (lo_addr >> LEVEL_SHIFTS[level]) + 1
+        m.direct_pages_count[level] += entries
         for p4d in range(lo_addr >> 39, (hi_addr - 1 >> 39) + 1):
             _alloc_low_page(m, 3, p4d)
         if level == 2:
@@ -257,3 +261,5 @@ def init_mem_mapping(m: Machine) -> None:
     else:
         memory_map_top_down(m, ISA_END_ADDRESS, end)
     m.max_low_pfn = max(m.max_low_pfn, m.max_pfn)
+    k4, m2, g1 = m.direct_pages_count
+    m.sysinfo.direct_kb = (k4 << 2, m2 << 11, g1 << 20)

@@ -280,6 +280,12 @@ def test_measured_times_come_from_the_recording():
     assert last("ch03.tlb").data == measured
 
 
+def test_without_the_recording_the_model_is_shown_alone(monkeypatch):
+    monkeypatch.setattr(ch03, "load", lambda name: (_ for _ in ()).throw(ch03.UsageError(name)))
+    r = render("ch03.tlb")
+    assert [f.mark for f in r.frames] == ["model"] and r.key_frames == r.frames
+
+
 def test_ways_must_divide_the_entries():
     with pytest.raises(ParamError) as err:
         render("ch03.tlb", {"entries": 64, "ways": "12"})

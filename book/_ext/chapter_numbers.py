@@ -90,6 +90,8 @@ def start_latex_chapter(app: Sphinx, doctree: nodes.document) -> None:
     latex = rf"\setcounter{{secnumdepth}}{{{depth}}}"
     if number is not None:
         latex += rf"\setcounter{{chapter}}{{{number - 1}}}"
+    if app.env.docname == app.config.root_doc:
+        latex += r"\chapter{About this book}"  # its own title is the title page
     section = next(doctree.findall(nodes.section), None)
     if section is not None:
         section.parent.insert(

@@ -2,7 +2,7 @@
 
 Mirrors parts of mm/madvise.c.
 
-Simplified: MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE and MADV_NOHUGEPAGE only; a page that becomes
+Simplified: dropping, lazy freeing, huge pages and populating only; a page that becomes
 lazily freeable keeps PG_swapbacked until reclaim is modelled (chapter 4).
 """
 
@@ -23,7 +23,7 @@ from mmcore.arch.x86.pgtable import (
 from mmcore.cint import ALIGN
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EINVAL, ENOMEM
-from mmcore.mm import huge_memory, memory, mmu_gather, swap
+from mmcore.mm import gup, huge_memory, memory, mmu_gather, swap
 from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
     VM_HUGEPAGE,
@@ -32,18 +32,30 @@ from mmcore.mm.mm import (
     VM_PFNMAP,
     MmStruct,
     VmAreaStruct,
+    mmap_read_lock,
+    mmap_read_unlock,
     mmap_write_lock,
     mmap_write_unlock,
     vma_is_anonymous,
     vma_start_write,
 )
 
-__all__ = ["MADV_DONTNEED", "MADV_FREE", "MADV_HUGEPAGE", "MADV_NOHUGEPAGE", "madvise"]
+__all__ = [
+    "MADV_DONTNEED",
+    "MADV_FREE",
+    "MADV_HUGEPAGE",
+    "MADV_NOHUGEPAGE",
+    "MADV_POPULATE_READ",
+    "MADV_POPULATE_WRITE",
+    "madvise",
+]
 
 MADV_DONTNEED = 4
 MADV_FREE = 8
 MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
+MADV_POPULATE_READ = 22
+MADV_POPULATE_WRITE = 23
 
 
 def madvise(mm: MmStruct, start: int, length: int, behavior: int) -> int:
@@ -53,11 +65,18 @@ def madvise(mm: MmStruct, start: int, length: int, behavior: int) -> int:
     """
     if start & (PAGE_SIZE - 1) or start < 0 or length < 0:
         return -EINVAL
-    if behavior not in (MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE):
+    populate = behavior in (MADV_POPULATE_READ, MADV_POPULATE_WRITE)
+    known = (MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE)
+    if behavior not in known and not populate:
         return -EINVAL
     end = start + ALIGN(length, PAGE_SIZE)
     if start == end:
         return 0
+    if populate:
+        mmap_read_lock(mm)
+        error = gup.faultin_page_range(mm, start, end, behavior == MADV_POPULATE_WRITE)
+        mmap_read_unlock(mm)
+        return error
     mmap_write_lock(mm)
     error, at, unmapped = 0, start, 0
     for vma in mm.mm_mt.range(start, end):

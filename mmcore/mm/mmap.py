@@ -11,7 +11,7 @@ from __future__ import annotations
 from mmcore.cint import ALIGN, ULONG_MAX
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EACCES, EEXIST, EINVAL, ENOMEM
-from mmcore.mm import filemap, memory, mmu_gather, shmem, swap
+from mmcore.mm import filemap, gup, memory, mmu_gather, shmem, swap
 from mmcore.mm import vma as vma_
 from mmcore.mm.filemap import File
 from mmcore.mm.mm import (
@@ -42,6 +42,7 @@ __all__ = [
     "MAP_FIXED_NOREPLACE",
     "MAP_GROWSDOWN",
     "MAP_NORESERVE",
+    "MAP_POPULATE",
     "MAP_PRIVATE",
     "MAP_SHARED",
     "MAP_STACK",
@@ -64,6 +65,7 @@ MAP_ANONYMOUS = 0x20
 MAP_GROWSDOWN = 0x0100
 MAP_LOCKED = 0x2000
 MAP_NORESERVE = 0x4000
+MAP_POPULATE = 0x8000
 MAP_STACK = 0x20000
 MAP_FIXED_NOREPLACE = 0x100000
 EOVERFLOW = 75
@@ -159,6 +161,8 @@ def do_mmap(
     if flags & MAP_NORESERVE:
         vm_flags |= VM_NORESERVE
     mmap_region(mm, file, addr, length, vm_flags, pgoff)
+    if flags & MAP_POPULATE or vm_flags & VM_LOCKED:
+        gup.mm_populate(mm, addr, length)
     return addr
 
 

@@ -8,8 +8,9 @@ as active or inactive, as a kernel with multi-gen LRU does.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmcore.errors import KernelBug
-from mmcore.machine import Machine
 from mmcore.mm import page_alloc
 from mmcore.mm.mm import VM_LOCKED, VM_SPECIAL, VmAreaStruct
 from mmcore.mm.mm_types import Folio, folio_nr_pages, folio_order
@@ -28,6 +29,9 @@ from mmcore.mm.vmstat import (
     NR_ZONE_INACTIVE_ANON,
     NR_ZONE_UNEVICTABLE,
 )
+
+if TYPE_CHECKING:
+    from mmcore.machine import Machine
 
 __all__ = [
     "PAGEVEC_SIZE",

@@ -47,6 +47,7 @@ def init_kernel_tables(m: Machine) -> MmStruct:
     space = m.paging.tables
     if m.paging.layout is None:
         m.paging.layout = kaslr.kernel_layout(levels)
+    m.page_offset_base = m.paging.layout.page_offset_base
     booted = bool(m.direct_map_tables)
     top = levels
     pgd = space.new(_IMAGE_TABLES, top) if booted else space.stub(top)

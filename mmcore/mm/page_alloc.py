@@ -2703,33 +2703,6 @@ def free_pages(m: Machine, addr: int, order: int) -> None:
         __free_pages(virt_to_page(m, addr), order)
 
 
-def folio_get(folio: Folio) -> None:
-    """Take one more reference to a folio in use.
-
-    Mirrors include/linux/mm.h:folio_get().
-    """
-    if folio._refcount <= 0:
-        raise BadPage(folio.pfn, "VM_BUG_ON_FOLIO(folio_ref_zero_or_close_to_overflow(folio))")
-    folio._refcount += 1
-
-
-def folio_put(folio: Folio) -> None:
-    """Drop a reference to a folio; the last one frees it.
-
-    Simplified: a folio on an LRU list or charged to a cgroup is taken off by its owner first.
-
-    :raises BadPage: if there is no reference to drop
-
-    Mirrors include/linux/mm.h:folio_put().
-    """
-    refcount = folio._refcount
-    if refcount <= 0:
-        raise BadPage(folio.pfn, "VM_BUG_ON_FOLIO(folio_ref_count(folio) == 0)")
-    folio._refcount = refcount - 1
-    if refcount == 1:
-        free_unref_page(folio, folio_order(folio))
-
-
 def get_order(size: int) -> int:
     """Return the smallest order whose block holds @size bytes.
 
@@ -3544,11 +3517,13 @@ def free_contig_range(m: Machine, pfn: int, nr_pages: int) -> None:
 
     Mirrors mm/page_alloc.c:free_contig_range().
     """
+    from mmcore.mm import swap  # which needs Machine, and so cannot be imported above
+
     folio = pfn_to_page(m, pfn)
     if folio.folio is not None:
         expected = folio.folio._folio_nr_pages
         if nr_pages == expected:
-            folio_put(folio)
+            swap.folio_put(folio)
         else:
             warn(m, f"PFN {pfn}: nr_pages {nr_pages} != expected {expected}")
         return

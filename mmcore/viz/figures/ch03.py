@@ -120,7 +120,7 @@ def _walk_steps(
 @explorable(
     "ch03.walk",
     title="A page-table walk",
-    key=("start", "end"),
+    key=("end",),
     help="Type an address and step through the loads that translate it.",
     params=dict(
         address=Hex(0x7F3A12345678, label="virtual address", help="in base 16; a kernel address works too"),

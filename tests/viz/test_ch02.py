@@ -10,7 +10,6 @@ from mmcore.mm.gfp import GFP_KERNEL
 from mmcore.mm.internal import ALLOC_MIN_RESERVE, ALLOC_NON_BLOCK, ALLOC_OOM
 from mmcore.mm.mmzone import MIGRATE_MOVABLE, for_each_populated_zone
 from mmcore.proc import capture
-from mmcore.report.sweep import sweep
 from mmcore.viz import ParamError, check, render
 from mmcore.viz.check import find
 from mmcore.viz.exercises import ch02 as exercises
@@ -407,24 +406,6 @@ def test_patched_restores_the_engine():
     assert page_alloc.expand is original
     with pytest.raises(exercises.UsageError), exercises.patched("no_such", len):
         pass
-
-
-# ---- the sweep -----------------------------------------------------------------------------------
-
-
-def test_every_integer_of_the_sysctl_sweep_is_the_kernels():
-    text = capture.load("n1-1g/watermarks")["sweep"]
-    rows = sweep(Machine.from_capture("n1-1g/physical"), text)
-    assert len(rows) == 98
-    for tag, zone, model, kernel in rows:
-        assert model == kernel, (tag, zone)
-
-
-def test_sweep_damaged_line_is_named():
-    from mmcore.errors import ParseError
-
-    with pytest.raises(ParseError):
-        sweep(Machine.boot("64M"), "default node=0 zone=DMA min=x")
 
 
 def test_floors_of_the_table_in_the_text():

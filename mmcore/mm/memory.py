@@ -37,13 +37,18 @@ from mmcore.arch.x86.pgtable import (
     pte_none,
     pte_offset_map,
     pte_offset_map_lock,
+    pte_offset_map_nolock,
     pte_pfn,
     pte_present,
     pte_protnone,
+    pte_same,
     pte_special,
     pte_unmap_unlock,
     pte_write,
     pte_wrprotect,
+    ptep_get,
+    ptep_get_and_clear,
+    ptep_set_wrprotect,
     set_ptes,
     spin_lock_ptl,
 )
@@ -377,9 +382,7 @@ def ptep_clear_flush(vma: VmAreaStruct, address: int, ptep: Ptep) -> int:
 
     Mirrors mm/pgtable-generic.c:ptep_clear_flush().
     """
-    table, i = ptep
-    pte = table[i]
-    table[i] = 0
+    pte = ptep_get_and_clear(vma.vm_mm, address, ptep)
     if pte & 1:
         tlb_.flush_tlb_page(vma, address)
     return pte
@@ -1070,11 +1073,11 @@ def handle_pte_fault(vmf: VmFault) -> int:
         vmf.pte = None
         vmf.flags &= ~FAULT_FLAG_ORIG_PTE_VALID
     else:
-        vmf.pte = pte_offset_map(vmf.pmd, vmf.address)
+        vmf.pte = pte_offset_map_nolock(vmf.vma.vm_mm, vmf.pmd, vmf.address)
         if vmf.pte is None:
             _step(vmf, "handle_pte_fault", "table gone: retry")
             return 0
-        vmf.orig_pte = vmf.pte[0][vmf.pte[1]]
+        vmf.orig_pte = ptep_get(vmf.pte)
         vmf.flags |= FAULT_FLAG_ORIG_PTE_VALID
         if pte_none(vmf.orig_pte):
             vmf.pte = None
@@ -1092,7 +1095,7 @@ def handle_pte_fault(vmf: VmFault) -> int:
         race_point(mm.machine, "spin_lock(ptl)")
     spin_lock_ptl(mm, vmf.pte[0])
     entry = vmf.orig_pte
-    if vmf.pte[0][vmf.pte[1]] != entry:
+    if not pte_same(ptep_get(vmf.pte), entry):
         _step(vmf, "handle_pte_fault", "entry changed meanwhile")
         _unlock_pte(vmf)
         return 0
@@ -1319,7 +1322,7 @@ def lock_mm_and_find_vma(mm: MmStruct, addr: int, regs: PtRegs | None) -> VmArea
         if regs is not None and not regs.user_mode and not regs.extable:
             return None
         mmap_read_lock(mm)
-    vma = mm.mm_mt.find(addr)
+    vma = vma_.find_vma(mm, addr)
     if vma is not None and vma.vm_start <= addr:
         return vma
     mmap_read_unlock(mm)
@@ -1328,7 +1331,7 @@ def lock_mm_and_find_vma(mm: MmStruct, addr: int, regs: PtRegs | None) -> VmArea
     if regs is not None and not regs.user_mode and not regs.extable:
         return None
     mmap_write_lock(mm)
-    vma = mm.mm_mt.find(addr)
+    vma = vma_.find_vma(mm, addr)
     if vma is None or (
         vma.vm_start > addr and (not vma.vm_flags & VM_GROWSDOWN or expand_stack_locked(vma, addr))
     ):
@@ -1385,7 +1388,7 @@ def _copy_ptes(
     if is_cow_mapping(src_vma.vm_flags) and pte_write(pte):
         table, i = src_pte
         for n in range(i, i + nr):
-            table[n] = pte_wrprotect(table[n])
+            ptep_set_wrprotect(src_vma.vm_mm, 0, (table, n))
         pte = pte_wrprotect(pte)
     if src_vma.vm_flags & VM_SHARED:
         pte = pte_mkclean(pte)
@@ -1528,9 +1531,7 @@ def zap_present_ptes(
 
     Mirrors mm/memory.c:zap_present_ptes().
     """
-    table, i = pte
-    ptent = table[i]
-    table[i] = 0
+    ptent = ptep_get_and_clear(vma.vm_mm, addr, pte)
     mmu_gather.tlb_flush_pte_range(tlb, addr, PAGE_SIZE)
     page = vm_normal_page(vma, addr, ptent)
     if page is None:

@@ -29,7 +29,7 @@ from mmcore.mm.mm import (
     vma_start_write,
 )
 from mmcore.mm.mm_types import page_folio, pfn_to_page
-from mmcore.mm.vma import vma_set_page_prot
+from mmcore.mm.vma import vma_lookup, vma_set_page_prot
 
 if TYPE_CHECKING:
     from mmcore.mm.mm_types import Page
@@ -179,7 +179,7 @@ def pagemap_read(mm: MmStruct, address: int, *, show_pfn: bool = True) -> int:
     if not isinstance(address, int) or not 0 <= address < mm.task_size:
         raise UsageError(f"address {address!r} is not in user space")
     address &= -PAGE_SIZE
-    vma = mm.mm_mt.walk(address)
+    vma = vma_lookup(mm, address)
     if vma is None:
         return 0
     ptep, level = pg.lookup_address(mm, address)

@@ -19,6 +19,7 @@ from mmcore.arch.x86.fault import (
     parse_oops,
     parse_segfault_line,
     show_fault_oops,
+    show_signal,
     show_signal_msg,
     touch,
 )
@@ -216,6 +217,9 @@ def test_segfault_lines_parse_and_render(m):
     shown = 0
     for line in lines:
         if "segfault" not in line:
+            gp = re.fullmatch(r"traps: faults\[(\d+)\] (.*) ip:(\w+) sp:(\w+) error:0 in .*", line)
+            m.current.pid = int(gp[1])
+            assert show_signal(m, PtRegs(int(gp[3], 16), int(gp[4], 16)), gp[2]) == line
             continue
         parsed = parse_segfault_line(line)
         m.current.pid = parsed.pid

@@ -35,6 +35,7 @@ from mmcore.cint import ULONG_MAX
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EFAULT, KernelBug, ParseError, UsageError
 from mmcore.mm import memory
+from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
     FAULT_FLAG_DEFAULT,
     FAULT_FLAG_INSTRUCTION,
@@ -885,13 +886,30 @@ def show_signal_msg(m: Machine, regs: PtRegs, error_code: int, address: int) -> 
     comm, pid = getattr(task, "comm", "swapper"), getattr(task, "pid", 0)
     text = f"{comm}[{pid}]: segfault at {address:x} ip {regs.ip:016x} sp {regs.sp:016x}"
     text += f" error {error_code:x}"
-    mm: MmStruct | None = getattr(task, "mm", None)
-    vma = mm.mm_mt.walk(regs.ip) if mm is not None else None
-    if vma is not None and vma.vm_file is not None:
-        offset = regs.ip - vma.vm_start + (vma.vm_pgoff << PAGE_SHIFT)
-        name = vma.vm_file.f_mapping.name
-        text += f" in {name}[{offset:x},{vma.vm_start:x}+{vma.vm_end - vma.vm_start:x}]"
+    text += _print_vma_addr(task, regs.ip)
     return f"{text} likely on CPU {m.this_cpu} (core {m.this_cpu}, socket 0)"
+
+
+def show_signal(m: Machine, regs: PtRegs, desc: str, error_code: int = 0) -> str:
+    """Return the line that another fatal exception leaves: ``traps: comm[pid] general protection ...``.
+
+    Mirrors arch/x86/kernel/traps.c:show_signal().
+    """
+    task = m.current
+    comm, pid = getattr(task, "comm", "swapper"), getattr(task, "pid", 0)
+    text = f"traps: {comm}[{pid}] {desc} ip:{regs.ip:x} sp:{regs.sp:x} error:{error_code:x}"
+    return text + _print_vma_addr(task, regs.ip)
+
+
+def _print_vma_addr(task: TaskStruct, ip: int) -> str:
+    """Return `` in file[offset,start+size]`` for the file that @ip is mapped from, or ""."""
+    mm: MmStruct | None = getattr(task, "mm", None)
+    vma = vma_.vma_lookup(mm, ip) if mm is not None else None
+    if vma is None or vma.vm_file is None:
+        return ""
+    offset = ip - vma.vm_start + (vma.vm_pgoff << PAGE_SHIFT)
+    name = vma.vm_file.f_mapping.name
+    return f" in {name}[{offset:x},{vma.vm_start:x}+{vma.vm_end - vma.vm_start:x}]"
 
 
 @dataclass(slots=True, frozen=True)
@@ -1060,6 +1078,7 @@ __all__ = [
     "pf_error_str",
     "sanitize_error_code",
     "show_fault_oops",
+    "show_signal",
     "show_signal_msg",
     "spurious_kernel_fault",
     "touch",

@@ -246,11 +246,10 @@ def table_indices(address: int, levels: int = 4) -> list[tuple[str, int]]:
     :raises UsageError: if the address is not canonical
     """
     check_address(address, levels)
-    names = ["PGD", "P4D", "PUD", "PMD", "PTE"] if levels == 5 else ["PGD", "PUD", "PMD", "PTE"]
-    out = [
-        (name, address >> LEVEL_SHIFT[level] & 511)
-        for name, level in zip(names, range(levels, 0, -1), strict=True)
-    ]
+    out = [("PGD", pgd_index(address, levels))]
+    if levels == 5:
+        out.append(("P4D", p4d_index(address)))
+    out += [("PUD", pud_index(address)), ("PMD", pmd_index(address)), ("PTE", pte_index(address))]
     return [*out, ("offset", address & (PAGE_SIZE - 1))]
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mmcore.arch.x86 import fault as f
 from mmcore.arch.x86.fault import *
 from mmcore.arch.x86.pgtable import (
-    PAGE_KERNEL,
     _PAGE_NX,
+    PAGE_KERNEL,
     lookup_address,
     map_page,
     vm_get_page_prot,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -50,7 +51,7 @@ def test_regions_are_those_of_the_documentation(levels, table):
 @pytest.mark.parametrize("levels", [4, 5])
 def test_regions_are_in_order_and_apart(levels):
     regions = memory_layout(levels)
-    for a, b in zip(regions, regions[1:], strict=False):
+    for a, b in itertools.pairwise(regions):
         assert a.end < b.start, f"{a.name} and {b.name}"
 
 
@@ -64,7 +65,7 @@ def test_kaslr_keeps_order_and_alignment(seed, levels):
     for base in (layout.page_offset_base, layout.vmalloc_base, layout.vmemmap_base):
         assert base % (1 << 30) == 0
     regions = memory_layout(levels, layout)
-    for a, b in zip(regions, regions[1:], strict=False):
+    for a, b in itertools.pairwise(regions):
         assert a.end < b.start, f"{a.name} and {b.name}"
 
 

@@ -312,7 +312,7 @@ class Tables(RuleBasedStateMachine):
         code = 4 | {"r": 0, "w": 2, "x": 16}[kind]
         if prot == NONE:
             assert result == PageFault((slot << 12) + 5, code)
-        elif kind == "x" or kind == "w" and prot == RO:
+        elif kind == "x" or (kind == "w" and prot == RO):
             assert result == PageFault((slot << 12) + 5, code | 1)
         else:
             assert isinstance(result, Translation) and result.phys == (pfn << 12) + 5

@@ -194,3 +194,25 @@ def test_decoder_refuses_a_level_that_does_not_exist():
 def test_swp_entry_refuses_what_does_not_fit(kind, offset):
     with pytest.raises(UsageError):
         swapops.swp_entry(kind, offset)
+
+
+def test_the_small_constructors():
+    pte = pfn_pte(9, PAGE_SHARED) | _PAGE_DIRTY
+    assert pte_exec(pte_mkexec(pte)) and not pte_exec(pte)
+    assert pte_mkhuge(pte) == pte | _PAGE_PSE and pmd_leaf(pte_mkhuge(pte))
+    wp = pte_mkuffd_wp(pte)
+    assert pte_uffd_wp(wp) and not pte_write(wp) and wp & _PAGE_SAVED_DIRTY
+    assert pte_clear_uffd_wp(wp) == pte_wrprotect(pte)
+    assert pte_mkwrite_novma(wp) & (_PAGE_RW | _PAGE_SAVED_DIRTY) == _PAGE_RW | _PAGE_SAVED_DIRTY
+    assert pte_flags(pte) | 9 << 12 == pte
+    assert pte_young(pte) and not pte_young(pte_mkold(pte)) and pte_mkyoung(pte_mkold(pte)) == pte
+
+
+def test_migration_entries_say_what_the_mapping_was():
+    exclusive = swapops.make_readable_exclusive_migration_entry(7)
+    for entry in (exclusive, swapops.make_readable_migration_entry(7)):
+        assert swapops.is_migration_entry(entry)
+        assert not swapops.is_writable_migration_entry(entry)
+    assert swapops.is_writable_migration_entry(swapops.make_writable_migration_entry(7))
+    assert swapops.swp_offset_pfn(exclusive) == 7 and swapops.non_swap_entry(exclusive)
+    assert not swapops.non_swap_entry(swapops.swp_entry(22, 7))

@@ -212,6 +212,20 @@ def test_a_reversed_range_is_refused():
         tlb.flush_tlb_mm_range(m, a.mm, 8192, 4096, 12, False)
 
 
+@pytest.mark.parametrize(("pages", "left"), [(1, 2), (33, 1), (34, 0)])
+def test_kernel_ranges_are_dropped_on_every_cpu(pages, left):
+    m, _, _ = two_cpus()
+    base = m.paging.layout.page_offset_base
+    for cpu in (0, 1):
+        t = tlb.cpu_tlbstate(m, cpu).tlb
+        t.flush_all()
+        for vpn in (0, 20, 100):
+            t.fill(0, base + vpn * PG, 1, vpn, 0x100)
+    tlb.flush_tlb_kernel_range(m, base, base + pages * PG)
+    for cpu in (0, 1):
+        assert len(tlb.cpu_tlbstate(m, cpu).tlb) == left
+
+
 def test_the_checker_finds_a_stale_entry():
     from mmcore.arch.x86.pgtable import unmap_range
     from mmcore.errors import KernelBug

@@ -214,12 +214,12 @@ def prep_compound_page(page: Page, order: int) -> None:
     Mirrors mm/page_alloc.c:prep_compound_page().
     """
     page.flags |= 1 << PG_head
-    get = page.zone.mem_map.get
     pfn = page.pfn
-    for tail in filter(None, map(get, range(pfn + 1, pfn + (1 << order)))):
-        tail.next = page
-        tail.prev = None
-        tail.private = 0
+    for tail in map(page.zone.mem_map.get, range(pfn + 1, pfn + (1 << order))):
+        if tail is not None:
+            tail.next = page
+            tail.prev = None
+            tail.private = 0
     page.folio = LargeFolio(order)
 
 

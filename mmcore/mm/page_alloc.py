@@ -575,15 +575,22 @@ def _free_tails_prepare(page: Page, order: int, check: bool) -> None:
     pfn = page.pfn
     if check and pfn & (1 << order) - 1:
         raise BadPage(pfn, "VM_BUG_ON_PAGE(pfn & ((1 << order) - 1))")
-    get = page.zone.mem_map.get
-    for tail in map(get, range(pfn + 1, pfn + (1 << order))):
+    for tail in map(page.zone.mem_map.get, range(pfn + 1, pfn + (1 << order))):
         if tail is None:
             continue
         if folio is not None:
             free_tail_page_prepare(page, tail, check)
-        if check and not page_expected_state(tail, PAGE_FLAGS_CHECK_AT_FREE):
-            raise BadPage(tail.pfn, page_bad_reason(tail, PAGE_FLAGS_CHECK_AT_FREE) or "")
-        tail.flags &= ~PAGE_FLAGS_CHECK_AT_PREP
+        # page_expected_state(), for all that could be wrong at once
+        if (
+            tail.flags
+            or tail._refcount
+            or tail.page_type != -1
+            or tail.mapping is not None
+            or tail.memcg_data
+        ):
+            if check and not page_expected_state(tail, PAGE_FLAGS_CHECK_AT_FREE):
+                raise BadPage(tail.pfn, page_bad_reason(tail, PAGE_FLAGS_CHECK_AT_FREE) or "")
+            tail.flags &= ~PAGE_FLAGS_CHECK_AT_PREP
     page.folio = None
 
 

@@ -79,6 +79,7 @@ def clean_page(text: str, pagename: str) -> str:
     if pagename != "search":
         text = re.sub(_SEARCH, "", text)
     text = _ICON.sub(_svg, text)
+    text = text.replace("<th></th>", "<td></td>")  # pandas' corner cell heads nothing
     text = re.sub(r"[ \t]+\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text)
 

@@ -533,6 +533,8 @@ def do_initcalls(m: Machine) -> None:
     page_alloc.init_per_zone_wmark_min(m)
     vmstat.refresh_zone_stat_thresholds(m)
     khugepaged.hugepage_init(m)
+    for cpu in range(m.cpus):  # cacheinfo_cpu_online()
+        page_alloc.setup_pcp_cacheinfo(m, cpu)
 
 
 def make_bare_zone(m: Machine, nr_pages: int, start_pfn: int, name: str, free: bool) -> Zone:

@@ -427,7 +427,7 @@ def _clear_free_lists(zone: Zone) -> None:
     for i, old in enumerate(zone.per_cpu_pageset):
         new = PerCpuPages()
         new.high, new.batch = old.high, old.batch
-        new.high_min, new.high_max = old.high_min, old.high_max
+        new.high_min, new.high_max, new.flags = old.high_min, old.high_max, old.flags
         zone.per_cpu_pageset[i] = new
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mmcore.config import PAGE_SHIFT
 from mmcore.mm import vmstat as vs
-from mmcore.mm.mmzone import for_each_zone, low_wmark_pages
+from mmcore.mm.show_mem import si_mem_available
 from mmcore.proc.lines import Lines
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = [
     "parse",
     "render",
     "show",
-    "si_mem_available",
     "snapshot",
     "vm_commit_limit",
 ]
@@ -96,22 +95,6 @@ def render(info: MemInfo) -> str:
         unit = "" if name in UNITLESS else " kB"
         out.append(f"{label:<{pad}}{value:{width}d}{unit}\n")
     return "".join(out)
-
-
-def si_mem_available(m: Machine) -> int:
-    """Return the pages that programs could get without swapping: an estimate.
-
-    Mirrors mm/show_mem.c:si_mem_available().
-    """
-    wmark_low = sum(low_wmark_pages(zone) for zone in for_each_zone(m))
-    available = vs.global_zone_page_state(m, vs.NR_FREE_PAGES) - m.totalreserve_pages
-    pagecache = vs.global_node_page_state(m, vs.NR_ACTIVE_FILE)
-    pagecache += vs.global_node_page_state(m, vs.NR_INACTIVE_FILE)
-    available += pagecache - min(pagecache // 2, wmark_low)
-    reclaimable = vs.global_node_page_state(m, vs.NR_SLAB_RECLAIMABLE_B)
-    reclaimable += vs.global_node_page_state(m, vs.NR_KERNEL_MISC_RECLAIMABLE)
-    available += reclaimable - min(reclaimable // 2, wmark_low)
-    return max(0, available)
 
 
 def vm_commit_limit(m: Machine) -> int:

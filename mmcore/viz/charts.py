@@ -154,7 +154,7 @@ class Chart:
     def html(self) -> str:
         """Return the plot as inline SVG."""
         prefix = f"mm-chart-{zlib.crc32(self._svg.encode()):08x}"
-        return f'<div class="mm-fig mm-chart"><div class="mm-stage" role="group" aria-label="{esc(self.title or "Plot")}">{self.svg(prefix)}</div></div>'
+        return f'<div class="mm-chart"><div class="mm-stage" role="group" aria-label="{esc(self.title or "Plot")}">{self.svg(prefix)}</div></div>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {

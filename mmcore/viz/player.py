@@ -27,6 +27,7 @@ __all__ = [
     "MAX_ELEMENTS",
     "building_book",
     "count_elements",
+    "glyph_by_glyph",
     "inline",
     "key_svg",
     "own_style",
@@ -257,6 +258,26 @@ def stepper(rendering: Rendering, prefix: str, *, error: str = "") -> str:
     return "".join(out)
 
 
+_SPACED = re.compile(r'<text([^>]*?) x="([^"]* [^"]*)"([^>]*)>([^<]*)</text>')
+
+
+def _one_each(match: re.Match[str]) -> str:
+    before, places, after, words = match.groups()
+    glyphs = html.unescape(words)
+    return "".join(
+        f'<text{before} x="{x}"{after}>{shapes.esc(g)}</text>'
+        for x, g in zip(places.split(), glyphs, strict=False)
+    )
+
+
+def glyph_by_glyph(svg: str) -> str:
+    """Return @svg with one ``<text>`` for each glyph that has a place of its own.
+
+    librsvg 2.54, which makes the PDF's pictures, heeds only the first of the places in ``x="1 2 3"``.
+    """
+    return _SPACED.sub(_one_each, svg)
+
+
 def key_svg(rendering: Rendering, prefix: str) -> str:
     """Return the key frames as one SVG, one below the other, each with its caption as text.
 
@@ -270,7 +291,7 @@ def key_svg(rendering: Rendering, prefix: str) -> str:
     keys = rendering.key_indices
     for i in keys:
         frame = rendering.frames[i]
-        head, items = split_svg(str(frame.svg))
+        head, items = split_svg(glyph_by_glyph(str(frame.svg)))
         box = view_box(head)
         width, shift = box[0] * 2 + box[2], y - box[1]
         parts.append(
@@ -336,7 +357,7 @@ def script() -> str:
 def standalone(svg: str, title: str, alt: str) -> str:
     """Return an ``<svg>`` as a file of its own: it has its own ground and is dark where the reader's system is."""
     box = view_box(svg)
-    head, _, rest = svg.partition(">")
+    head, _, rest = glyph_by_glyph(svg).partition(">")
     x, y, width, height = (shapes.num(v) for v in box)
     ground = f'<rect class="mm-paper" fill="{palette.WHITE}" x="{x}" y="{y}" width="{width}" height="{height}"/>'
     body = f"{head}><style>{palette.standalone_css()}</style>{ground}{rest}"

@@ -193,6 +193,22 @@ def test_key_frames_travel_in_one_svg():
     assert player.split_key_svg("<svg></svg>") == []
 
 
+def test_a_printed_drawing_places_each_glyph_by_itself():
+    part = svg.bit_fields(0b1011, [svg.FieldSpec("f", 3, 0)], bits=4, listing=False)
+    before = str(svg.Drawing().add(part))
+    after = player.glyph_by_glyph(before)
+    root = ET.fromstring(after)
+    digits = [
+        e for e in root.iter("{http://www.w3.org/2000/svg}text") if e.get("font-weight") == "700"
+    ]
+    assert [e.text for e in digits] == ["1", "0", "1", "1"]
+    places = re.search(r' x="([\d.]+ [^"]+)"', before).group(1).split()
+    assert [e.get("x") for e in digits] == places
+    assert not any(" " in e.get("x", "") for e in root.iter())
+    plain = str(svg.Drawing().add(svg.paragraph("a b")))
+    assert player.glyph_by_glyph(plain) == plain
+
+
 def test_the_words_of_key_frames_are_in_the_picture_too():
     text = "".join(ET.fromstring(player.key_svg(render("testp.walk"), "k")).itertext())
     assert "Step 4 of 6. Page 3." in html.unescape(text)

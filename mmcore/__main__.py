@@ -145,7 +145,11 @@ def cmd_pte(args: argparse.Namespace) -> int:
     if not 0 <= value < 1 << 64:
         raise UsageError(f"{args.value}: an entry has 64 bits")
     levels = {"4k": 1, "2m": 2, "1g": 3}
-    print(pgtable_types.decode_pte(value, levels[args.size]))
+    info = pgtable_types.decode_pte(value, levels[args.size])
+    print(info)
+    for field in info.fields:
+        bits = f"{field.hi}-{field.lo}" if field.hi != field.lo else str(field.lo)
+        print(f"  {bits:>6}  {field.name:<12} {field.value:#x}  {field.meaning}")
     return 0
 
 

@@ -167,12 +167,17 @@ def _answers(answer: Any, labels: Sequence[str]) -> list[Any]:
 def check(name: str, answer: Any, **params: Any) -> Verdict:
     """Compare @answer with what the engine does, and say where it first goes wrong.
 
-    :param answer: one entry for each step of the exercise, in order; a single value where there is one step
+    :param answer: one entry for each step of the exercise, in order; a single value where there is one step;
+        ``...`` while there is none
     :param params: parameters of the exercise, such as a seed
     """
     task = find(name)
     steps = list(task.function(**params))
     labels = [label for label, _ in steps]
+    if answer is ...:
+        many = "one value" if len(steps) == 1 else f"{len(steps)} values, first"
+        text = f"No answer yet. It takes {many}: {labels[0]}."
+        return Verdict(name, False, 1, labels[0], None, None, text)
     given = _answers(answer, labels)
     if len(steps) == 1 and len(given) == 1 and _matches(task, steps[0][1], answer):
         given = [answer]

@@ -57,6 +57,7 @@ __all__ = [
     "filemap_remove_folio",
     "generic_file_vm_ops",
     "populate",
+    "truncate_setsize",
 ]
 
 _UPTODATE = 1 << PG_uptodate
@@ -141,6 +142,25 @@ def filemap_remove_folio(mapping: AddressSpace, folio: Folio) -> None:
         folio.zone.zone_pgdat.vm_stat[NR_SHMEM] -= 1
     folio.flags &= ~(1 << PG_dirty)
     swap.folio_put(folio)
+
+
+def truncate_setsize(m: Machine, mapping: AddressSpace, newsize: int) -> None:
+    """Make the file shorter (or longer): cut pages leave all mappings and the cache.
+
+    Private copies of them go, too: an access there is SIGBUS afterwards.
+
+    :raises UsageError: for a negative size
+
+    Mirrors mm/truncate.c:truncate_setsize().
+    """
+    if newsize < 0:
+        raise UsageError(f"a file cannot have {newsize} bytes")
+    oldsize, mapping.i_size = mapping.i_size, newsize
+    if newsize < oldsize:
+        hole = (newsize + 4095) >> PAGE_SHIFT
+        memory.unmap_mapping_pages(m, mapping, hole, 0, True)
+        for index in sorted(i for i in mapping.i_pages if i >= hole):
+            filemap_remove_folio(mapping, mapping.i_pages[index])
 
 
 def populate(m: Machine, mapping: AddressSpace, first: int, nr_pages: int) -> None:

@@ -128,6 +128,7 @@ from mmcore.mm.vmstat import PGFAULT, PGMAJFAULT, PGREUSE
 if TYPE_CHECKING:
     from mmcore.arch.x86.fault import PtRegs
     from mmcore.machine import Machine
+    from mmcore.mm.filemap import AddressSpace
     from mmcore.mm.mm_types import Folio, Page
     from mmcore.mm.mmu_gather import MmuGather
 
@@ -163,6 +164,7 @@ __all__ = [
     "paging_init",
     "race_point",
     "set_pte_range",
+    "unmap_mapping_pages",
     "unmap_page_range",
     "unmap_vmas",
     "validate_mappings",
@@ -1525,15 +1527,17 @@ def copy_page_range(dst_vma: VmAreaStruct, src_vma: VmAreaStruct) -> int:
 
 
 def zap_present_ptes(
-    tlb: MmuGather, vma: VmAreaStruct, pte: Ptep, addr: int, rss: list[int]
+    tlb: MmuGather, vma: VmAreaStruct, pte: Ptep, addr: int, rss: list[int], even_cows: bool
 ) -> bool:
     """Take down one present entry; True when the TLB must be flushed before the lock is dropped.
 
     Mirrors mm/memory.c:zap_present_ptes().
     """
+    page = vm_normal_page(vma, addr, ptep_get(pte))
+    if page is not None and not even_cows and rmap.folio_test_anon(page_folio(page)):
+        return False  # should_zap_folio()
     ptent = ptep_get_and_clear(vma.vm_mm, addr, pte)
     mmu_gather.tlb_flush_pte_range(tlb, addr, PAGE_SIZE)
-    page = vm_normal_page(vma, addr, ptent)
     if page is None:
         return False
     folio = page_folio(page)
@@ -1553,10 +1557,14 @@ def zap_present_ptes(
     return delay_rmap or full
 
 
-def zap_pte_range(tlb: MmuGather, vma: VmAreaStruct, pmd: Ptep, addr: int, end: int) -> None:
+def zap_pte_range(
+    tlb: MmuGather, vma: VmAreaStruct, pmd: Ptep, addr: int, end: int, even_cows: bool = True
+) -> None:
     """Empty the entries of one page table and gather their pages.
 
-    Simplified: page by page, also for large folios; no `zap_details`.
+    :param even_cows: private copies, too (else only pages of the file)
+
+    Simplified: page by page, also for large folios.
 
     Mirrors mm/memory.c:zap_pte_range().
     """
@@ -1576,7 +1584,7 @@ def zap_pte_range(tlb: MmuGather, vma: VmAreaStruct, pmd: Ptep, addr: int, end: 
                 continue
             if pte_present(ptent):
                 before = len(tlb.batches), tlb.nr[-1]
-                flush = zap_present_ptes(tlb, vma, (table, i), addr - PAGE_SIZE, rss)
+                flush = zap_present_ptes(tlb, vma, (table, i), addr - PAGE_SIZE, rss, even_cows)
                 force_flush |= flush
                 full = flush and (len(tlb.batches), tlb.nr[-1]) != before and _gather_full(tlb)
                 if full:
@@ -1584,6 +1592,8 @@ def zap_pte_range(tlb: MmuGather, vma: VmAreaStruct, pmd: Ptep, addr: int, end: 
                 continue
             entry = swapops.pte_to_swp_entry(ptent)
             if not swapops.non_swap_entry(entry):
+                if not even_cows:
+                    continue
                 rss[MM_SWAPENTS] -= 1
             elif swapops.is_migration_entry(entry):
                 folio = page_folio(pfn_to_page(_machine(mm), swapops.swp_offset_pfn(entry)))
@@ -1605,7 +1615,9 @@ def _gather_full(tlb: MmuGather) -> bool:
     return tlb.nr[-1] >= room - 1
 
 
-def unmap_page_range(tlb: MmuGather, vma: VmAreaStruct, addr: int, end: int) -> None:
+def unmap_page_range(
+    tlb: MmuGather, vma: VmAreaStruct, addr: int, end: int, even_cows: bool = True
+) -> None:
     """Take down the mappings of a range of @vma; the tables stay.
 
     Mirrors mm/memory.c:unmap_page_range().
@@ -1622,7 +1634,7 @@ def unmap_page_range(tlb: MmuGather, vma: VmAreaStruct, addr: int, end: int) -> 
                 continue
         if pmd_none(pmd[0][pmd[1]]):
             continue
-        zap_pte_range(tlb, vma, pmd, start, following)
+        zap_pte_range(tlb, vma, pmd, start, following, even_cows)
     mmu_gather.tlb_end_vma(tlb, vma)
 
 
@@ -1637,7 +1649,9 @@ def unmap_vmas(tlb: MmuGather, vmas: list[VmAreaStruct], start: int, end: int) -
             unmap_page_range(tlb, vma, first, last)
 
 
-def zap_page_range_single(vma: VmAreaStruct, address: int, size: int) -> None:
+def zap_page_range_single(
+    vma: VmAreaStruct, address: int, size: int, even_cows: bool = True
+) -> None:
     """Take down the mappings of a range inside one VMA, as MADV_DONTNEED does.
 
     :raises UsageError: if the range is not inside @vma
@@ -1648,8 +1662,29 @@ def zap_page_range_single(vma: VmAreaStruct, address: int, size: int) -> None:
         raise UsageError(f"{size:#x} bytes at {address:#x} are not inside {vma!r}")
     swap.lru_add_drain(_machine(vma.vm_mm))
     tlb = mmu_gather.tlb_gather_mmu(vma.vm_mm)
-    unmap_page_range(tlb, vma, address, address + size)
+    unmap_page_range(tlb, vma, address, address + size, even_cows)
     mmu_gather.tlb_finish_mmu(tlb)
+
+
+def unmap_mapping_pages(
+    m: Machine, mapping: AddressSpace, start: int, nr: int, even_cows: bool
+) -> None:
+    """Take down all mappings of @nr pages of a file from @start on, 0 for all.
+
+    Simplified: looks at every VMA of every address space (the kernel has a tree per file).
+
+    Mirrors mm/memory.c:unmap_mapping_pages().
+    """
+    last = start + nr - 1 if nr else ULONG_MAX
+    for mm in list(m.pgd_list):
+        for vma in mm.mm_mt:
+            if vma.vm_file is None or vma.vm_file.f_mapping is not mapping:
+                continue
+            first = max(start, vma.vm_pgoff)
+            end = min(last + 1, vma.vm_pgoff + vma_pages(vma))
+            if first < end:
+                addr = vma.vm_start + ((first - vma.vm_pgoff) << PAGE_SHIFT)
+                zap_page_range_single(vma, addr, (end - first) << PAGE_SHIFT, even_cows)
 
 
 def _child(entryp: Ptep) -> pg.PageTable:

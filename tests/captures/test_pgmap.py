@@ -17,8 +17,9 @@ from mmcore.arch.x86.fault import Translation, touch
 from mmcore.arch.x86.pgtable import validate_pgtables
 from mmcore.kernel.fork import TaskStruct, do_exit, kernel_clone, spawn, switch_to
 from mmcore.machine import Machine
+from mmcore.mm import filemap, rmap, shmem
 from mmcore.mm import madvise as madv
-from mmcore.mm import rmap, shmem
+from mmcore.mm.mlock import do_mlock, do_munlock
 from mmcore.mm.mm_types import pfn_to_page
 from mmcore.mm.mmap import (
     MAP_ANONYMOUS,
@@ -33,6 +34,7 @@ from mmcore.mm.mmap import (
     do_munmap,
 )
 from mmcore.mm.mprotect import do_mprotect
+from mmcore.mm.mremap import mremap_to
 from mmcore.mm.vma import validate_mm
 from mmcore.proc import capture
 from mmcore.proc.task_mmu import clear_refs_soft_dirty, pagemap_decode, pagemap_read, status_memory
@@ -123,10 +125,10 @@ class Run:
         validate_pgtables(self.mm)
         validate_mm(self.mm)
 
-    def forget(self, pfns_of: str) -> None:
-        """Drop the pages of a label from the pairing: they were freed and may be used again."""
-        for _, pfn, _, _ in self.kernel[pfns_of]:
-            self.frames.pop(pfn, None)
+    def keep_only(self, label: str) -> None:
+        """Forget the pages that are not in @label: they were freed, and both sides may use them again."""
+        live = {pfn for _, pfn, _, _ in self.kernel[label]}
+        self.frames = {pfn: ours for pfn, ours in self.frames.items() if pfn in live}
 
 
 def delta(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
@@ -204,7 +206,17 @@ def test_anonymous_memory_fork_and_copy_on_write(kernel, status, section):
     run.show("d1 wrote 3", a)
     assert do_mprotect(run.mm, a, PG, PROT_NONE) == 0
     run.show("d2 NONE 0", a)
-    assert run.lines == 19 * 8
+    assert do_mprotect(run.mm, a, PG, RW) == 0
+    assert do_mlock(run.mm, a + 5 * PG, 2 * PG) == 0
+    run.keep_only("d2 NONE 0")
+    run.show("d3 mlock 5,6", a)
+    assert run.mm.locked_vm == 2
+    assert do_munlock(run.mm, a + 5 * PG, 2 * PG) == 0
+    run.show("d4 munlock", a)
+    assert mremap_to(run.mm, a + 6 * PG, PG, a + 64 * PG) == a + 64 * PG
+    run.show("d5 page 6 moved away", a)
+    run.show("d5 destination", a + 64 * PG)
+    assert run.lines == 22 * 8 + 1
     assert do_munmap(run.mm, a, 65 * PG) == 0
     assert status_memory(run.mm)["VmPTE"] == 0
     assert len([t for t in run.m.paging.tables.tables.values() if t.level < 4 and t.page]) == 64
@@ -269,6 +281,9 @@ def test_shared_memory_and_private_file_mappings(kernel, status, section):
     run.show("e4 child shared", g)
     do_exit(child)
     switch_to(m, run.task)
+    filemap.truncate_setsize(m, memfd.f_mapping, PG)
+    run.show("e5 truncated to 1 page: shared", g)
+    run.show("e5 private", f)
     for base, pages in ((f, 8), (g, 8), (s, 4)):
         assert do_munmap(run.mm, base, pages * PG) == 0
     assert status_memory(run.mm) == s0
@@ -330,8 +345,21 @@ def test_huge_pages_zero_page_and_split(kernel, status, section):
     assert do_munmap(run.mm, t + 100 * PG, 300 * PG) == 0
     run.show("g5 after munmap 100..399", t)
     run.show("g5", t)
+    madv.madvise(run.mm, t + 50 * PG, PG, madv.MADV_DONTNEED)
+    run.show("g6 DONTNEED 50", t)
     assert do_munmap(run.mm, t, 1024 * PG) == 0
     assert status_memory(run.mm)["VmPTE"] == 0
+
+
+def test_every_fourth_page(kernel, status, section):
+    run = Run(kernel, section)
+    t = run.map(0x200100000000, 512)
+    madv.madvise(run.mm, t, 512 * PG, madv.MADV_NOHUGEPAGE)
+    for i in range(0, 512, 4):
+        run.wr(t, i)
+    run.show("h0 every 4th written", t)
+    assert status_memory(run.mm)["RssAnon"] == 512
+    assert status_memory(run.mm)["VmPTE"] == status["h0"]["VmPTE"] - status["f7 unmapped"]["VmPTE"]
 
 
 def test_mthp_does_not_fit_eight_pages_at_an_unaligned_end(section):

@@ -33,7 +33,10 @@ def _prefix(name: str, values: Mapping[str, Any]) -> str:
 class Explore:
     """An explorable with values, as a notebook shows it."""
 
-    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, values: Mapping[str, Any], start: int | str | None = None
+    ) -> None:
+        self.start = start
         self.explorable = find(name)
         self.values = dict(values)
         self.rendering: Rendering = render(name, values)
@@ -42,7 +45,7 @@ class Explore:
 
     def html(self) -> str:
         """Return the static stepper."""
-        return player.stepper(self.rendering, self._prefix)
+        return player.stepper(self.rendering, self._prefix, start=self.start)
 
     def svg(self) -> str:
         """Return the key frames as one SVG."""
@@ -76,9 +79,11 @@ class Explore:
         return f"<explorable {self.rendering.name}({values}): {len(self.rendering.frames)} frames>"
 
 
-def explore(name: str, **values: Any) -> Explore:
+def explore(name: str, *, start: int | str | None = None, **values: Any) -> Explore:
     """Return the explorable called @name with @values, to be the last expression of a cell.
+
+    :param start: the step a page opens on, as a number from 1 or the mark of a frame
 
     :raises ParamError: for a name or a value that does not exist, saying what there is
     """
-    return Explore(name, values)
+    return Explore(name, values, start)

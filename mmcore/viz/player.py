@@ -20,7 +20,7 @@ from typing import Any
 from mmcore.errors import UsageError
 from mmcore.viz import palette
 from mmcore.viz import svg as shapes
-from mmcore.viz.explorable import Frame, Rendering
+from mmcore.viz.explorable import Frame, ParamError, Rendering
 
 __all__ = [
     "MARKS",
@@ -225,15 +225,40 @@ def _sampling_note(rendering: Rendering) -> str:
     return f'<p class="mm-note">{shown} of {rendering.total} steps are drawn, evenly spaced.</p>'
 
 
-def stepper(rendering: Rendering, prefix: str, *, error: str = "") -> str:
+def first_step(rendering: Rendering, start: int | str) -> int:
+    """Return the index of the frame to open on.
+
+    :raises ParamError: if there is no such step or mark
+    """
+    frames = rendering.frames
+    if isinstance(start, int) and 1 <= start <= len(frames):
+        return start - 1
+    for i, frame in enumerate(frames):
+        if isinstance(start, str) and frame.mark == start:
+            return i
+    marks = ", ".join(sorted({f.mark for f in frames if f.mark})) or "none"
+    raise ParamError(
+        "start", f"there is no step {start!r}: 1 to {len(frames)}, or one of the marks {marks}"
+    )
+
+
+def stepper(
+    rendering: Rendering, prefix: str, *, error: str = "", start: int | str | None = None
+) -> str:
     """Return the whole HTML of a rendering.
 
     :param prefix: makes ids unique in the page
+    :param start: the step to open on, as a number from 1 or the mark of a frame; by default the
+        first one, or, where there are no scripts, the first key frame
     :param error: a message to show above the figure, for values that could not be taken
     """
     frames, n = rendering.frames, len(rendering.frames)
     keys = rendering.key_indices
     shown = keys[0] if n > 1 else 0
+    opening = ""
+    if start is not None:
+        shown = first_step(rendering, start)
+        opening = f' data-start="{shown}"'
     title = rendering.title
     stage = merged_svg(frames, shown, prefix, title)
     others = "".join(
@@ -245,7 +270,7 @@ def stepper(rendering: Rendering, prefix: str, *, error: str = "") -> str:
     label = f"{shapes.esc(title)}. Arrow keys step, space plays." if n > 1 else shapes.esc(title)
     lead = f"{_counter(rendering, shown)}. " if n > 1 else ""
     out = [
-        f'<div class="mm-fig" data-mm="{shapes.esc(rendering.name)}" data-total="{rendering.total}" id="{prefix}">',
+        f'<div class="mm-fig" data-mm="{shapes.esc(rendering.name)}" data-total="{rendering.total}"{opening} id="{prefix}">',
         f'<p class="mm-error" role="alert">{shapes.esc(error)}</p>' if error else "",
         f'<div class="mm-stage" role="group" aria-label="{label}"{focus}>{stage}</div>',
         _controls(n) if n > 1 else "",

@@ -241,3 +241,17 @@ def test_a_drawing_can_stand_alone():
     assert "prefers-color-scheme:dark" in style and ".mm-movable{fill:#7CC8F2}" in style
     ground = root.find("{http://www.w3.org/2000/svg}rect")
     assert ground.get("class") == "mm-paper" and float(ground.get("width")) == svg.WIDTH + 4
+
+
+def test_a_stepper_opens_where_it_is_told() -> None:
+    from mmcore.viz import explore
+    from mmcore.viz.explorable import ParamError
+
+    figure = explore("ch02.buddy", start="merge", pages=64)
+    first = next(i for i, f in enumerate(figure.rendering.frames) if f.mark == "merge")
+    assert f'data-start="{first}"' in figure.html()
+    assert 'data-start="1"' in explore("ch02.buddy", start=2, pages=64).html()
+    assert "data-start" not in explore("ch02.buddy", pages=64).html()
+    for wrong in (0, 10_000, "no such mark"):
+        with pytest.raises(ParamError, match="start"):
+            explore("ch02.buddy", start=wrong, pages=64).html()

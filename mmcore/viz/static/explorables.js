@@ -145,7 +145,7 @@
     });
 
     bar.hidden = false;
-    show(0);
+    show(Number(fig.dataset.start || 0));
     reserve();
     var width = fig.clientWidth;
     window.addEventListener("resize", function () {

@@ -58,7 +58,7 @@ class Explore:
                 from mmcore.viz import widgets
             except ImportError:
                 return None
-            self._widget = widgets.build(self.rendering, self._prefix)
+            self._widget = widgets.build(self.rendering, self._prefix, self.start)
         return self._widget
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
@@ -83,7 +83,6 @@ def explore(name: str, *, start: int | str | None = None, **values: Any) -> Expl
     """Return the explorable called @name with @values, to be the last expression of a cell.
 
     :param start: the step a page opens on, as a number from 1 or the mark of a frame
-
     :raises ParamError: for a name or a value that does not exist, saying what there is
     """
     return Explore(name, values, start)

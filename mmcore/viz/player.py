@@ -264,7 +264,8 @@ def stepper(
     others = "".join(
         f'<div class="mm-key">{shapes.finish(str(frames[i].svg), f"{prefix}-k{i}", title, plain_text(frames[i].alt))}'
         f'<p class="mm-caption">{_counter(rendering, i)}. {inline(frames[i].caption)}</p></div>'
-        for i in keys[1:]
+        for i in keys
+        if i != shown
     )
     focus = ' tabindex="0"' if n > 1 else ""
     label = f"{shapes.esc(title)}. Arrow keys step, space plays." if n > 1 else shapes.esc(title)

@@ -302,8 +302,13 @@ class Panel:
         )
 
 
-def build(rendering: Rendering, prefix: str) -> Any:
-    """Return the widget that shows @rendering with its controls."""
+def build(rendering: Rendering, prefix: str, start: int | str | None = None) -> Any:
+    """Return the widget that shows @rendering with its controls.
+
+    :param start: the step to open on: see `mmcore.viz.player.first_step()`
+    """
     panel = Panel(rendering, prefix)
+    if start is not None:
+        panel.slider.value = player.first_step(rendering, start)
     panel.box.mm_panel = panel
     return panel.box

@@ -122,6 +122,12 @@ def test_every_parameter_has_a_control():
         assert control.read() == p.rendering.values[name]
 
 
+def test_a_panel_opens_where_it_is_told():
+    pytest.importorskip("ipywidgets")
+    p = explore("testn.all", start=3).widget().mm_panel
+    assert p.frame.step == 3 and p.count.value == "3 of 6"
+
+
 def test_a_changed_value_recomputes():
     p = panel()
     p.controls["n"].input.value = 9

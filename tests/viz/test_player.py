@@ -140,6 +140,15 @@ def test_without_a_script_every_key_frame_and_every_word_is_there():
         assert player.inline(f.caption) in words and svg.esc(f.alt) in words
 
 
+def test_a_stepper_that_opens_elsewhere_keeps_every_key_frame():
+    markup = player.stepper(render("testp.walk"), "p", start=2)
+    hidden = re.search(r"<noscript>(.*?)</noscript>", markup, re.S).group(1)
+    assert hidden.count("<svg") == 2 and "Page 3." in hidden and "Page 5." in hidden
+    markup = player.stepper(render("testp.walk"), "p", start="end")
+    hidden = re.search(r"<noscript>(.*?)</noscript>", markup, re.S).group(1)
+    assert hidden.count("<svg") == 1 and "Page 3." in hidden
+
+
 def test_a_description_that_repeats_the_caption_is_printed_once():
     d = svg.Drawing().add(svg.paragraph("x"))
     r = render("testp.walk", {"n": 1})

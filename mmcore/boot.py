@@ -28,6 +28,7 @@ __all__ = [
     "BootPlan",
     "MemoryMap",
     "Nodes",
+    "check_memory_map",
     "check_range",
     "default_plan",
     "do_initcalls",
@@ -50,6 +51,7 @@ MemoryMap: TypeAlias = str | E820Table | Iterable[MapEntry]
 Nodes: TypeAlias = int | Sequence[int | str | SratNode]
 
 PHYS_MAX = 1 << 52
+RAM_MAX = 16 << 40
 ACPI_DATA = 0x20000
 INITRD_DEFAULT = 0x1E8000
 HT_HOLE = 0xFD00000000
@@ -141,6 +143,29 @@ def _refuse_overlaps(entries: list[E820Entry]) -> None:
         last = entry
 
 
+def check_memory_map(m: Machine, entries: list[E820Entry]) -> None:
+    """Check that @m can boot with these entries.
+
+    :raises UsageError: if they have no RAM, too much of it, or no room for the kernel
+    """
+    image = m.kernel_image
+    total = sum(e.size for e in entries if e.type == e820.E820_TYPE_RAM)
+    if total > RAM_MAX or any(e.type == e820.E820_TYPE_RAM and e.end > 1 << 46 for e in entries):
+        raise UsageError(f"memory map: {total:#x} bytes of RAM: at most 16 TiB, below 64 TiB")
+    if not any(e.type == e820.E820_TYPE_RAM and e.size > 0 for e in entries):
+        raise UsageError("memory map: it is empty: no entry is usable RAM")
+    if not any(
+        e.type == e820.E820_TYPE_RAM
+        and e.addr <= image.text
+        and e.end >= image.end_of_kernel_reserve + image.brk
+        for e in entries
+    ):
+        raise UsageError(
+            f"memory map: no usable entry holds the kernel image at [mem {image.text:#x}-"
+            f"{image.end_of_kernel_reserve + image.brk - 1:#x}]"
+        )
+
+
 def set_memory_map(m: Machine, memory_map: MemoryMap) -> None:
     """Give @m the firmware's memory map.
 
@@ -154,7 +179,7 @@ def set_memory_map(m: Machine, memory_map: MemoryMap) -> None:
             raise UsageError(
                 f"memory of {size} bytes: the kernel needs at least 64M; use bare_zone() for less"
             )
-        if size > 16 << 40 or size % PAGE_SIZE:
+        if size > RAM_MAX or size % PAGE_SIZE:
             raise UsageError(f"memory of {size} bytes: at most 16T, in whole pages")
         entries = pc_memory_map(size).entries
     elif isinstance(memory_map, E820Table):
@@ -162,19 +187,7 @@ def set_memory_map(m: Machine, memory_map: MemoryMap) -> None:
     else:
         entries = [_entry(e) for e in memory_map]
         _refuse_overlaps(entries)
-    image = m.kernel_image
-    if not any(e.type == e820.E820_TYPE_RAM and e.size > 0 for e in entries):
-        raise UsageError("memory map: it is empty: no entry is usable RAM")
-    if not any(
-        e.type == e820.E820_TYPE_RAM
-        and e.addr <= image.text
-        and e.end >= image.end_of_kernel_reserve + image.brk
-        for e in entries
-    ):
-        raise UsageError(
-            f"memory map: no usable entry holds the kernel image at [mem {image.text:#x}-"
-            f"{image.end_of_kernel_reserve + image.brk - 1:#x}]"
-        )
+    check_memory_map(m, entries)
     m.e820_table.entries = entries
 
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmcore import boot
+from mmcore.arch.x86.e820 import E820_TYPE_RAM
 from mmcore.arch.x86.image import KernelImage
 from mmcore.arch.x86.numa import SratNode
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import MMError, ParseError, UsageError
+from mmcore.mm import memblock as mb
 from mmcore.mm import mm_init, page_alloc
 from mmcore.mm import vmstat as vs
 from mmcore.mm.gfp import __GFP_BITS_MASK
@@ -52,6 +54,8 @@ from mmcore.proc.zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from mmcore.machine import Machine
+
+PFN_MAX = 1 << 34  # 64 TiB
 
 __all__ = ["Row", "compare", "from_capture", "from_zoneinfo"]
 
@@ -220,14 +224,34 @@ def _fix_managed(m: Machine, zones: list[ZoneInfo], plan: boot.BootPlan) -> None
     m.totalram_pages = sum(z.managed_pages for p in m.node_data.values() for z in p.node_zones)
 
 
+def _check_log(m: Machine, cap: capture.Capture, log: BootLog) -> None:
+    """Refuse numbers that no log of this memory map can hold."""
+    ram = sum(e.size for e in m.e820_table.entries if e.type == E820_TYPE_RAM)
+    for line in log.lines:
+        v = line.values
+        wrong = ""
+        if line.kind == "freeing" and v["kb"] << 10 > ram:
+            wrong = "more is freed than there is RAM"
+        elif line.kind == "srat_mem" and (v["node"] >= mb.MAX_NUMNODES or v["last"] < v["start"]):
+            wrong = "no such node or range"
+        elif line.kind in ("ramdisk", "acpi_reserve") and v["last"] < v["start"]:
+            wrong = "the range ends before it begins"
+        elif line.kind == "ramdisk" and v["last"] - v["start"] > ram:
+            wrong = "the RAM disk is larger than RAM"
+        if wrong:
+            raise ParseError(f"{cap.name}: log", line.number, dmesg.render_line(line), wrong)
+
+
 def _boot_again(
     m: Machine, cap: capture.Capture, log: BootLog, zones: list[ZoneInfo] | None
 ) -> None:
     """Boot @m from the log."""
     cmdline = log.first("cmdline")
     m.boot_params.cmdline = cmdline["cmdline"] if cmdline else ""
-    m.e820_table.entries = dmesg.parse_e820(cap.dmesg or "")
     m.kernel_image = _kernel_image(cap, log)
+    m.e820_table.entries = dmesg.parse_e820(cap.dmesg or "")
+    boot.check_memory_map(m, m.e820_table.entries)
+    _check_log(m, cap, log)
     ramdisk = log.first("ramdisk")
     if ramdisk is not None:
         moved = log.first("ramdisk_move")  # this line alone has its true size
@@ -266,6 +290,8 @@ def _build(m: Machine, cap: capture.Capture, zones: list[ZoneInfo]) -> None:
     cpus = _cpus_of_nodes(cap, None)
     m.cpu_to_node = [0] * m.cpus
     for info in zones:
+        if info.node >= mb.MAX_NUMNODES:
+            raise UsageError(f"{cap.name}: node {info.node}: there are at most {mb.MAX_NUMNODES}")
         if info.zone not in ZONE_NAMES:
             raise UsageError(f"{cap.name}: zone {info.zone!r}: this machine has {ZONE_NAMES}")
         if info.node not in m.node_data:
@@ -276,6 +302,11 @@ def _build(m: Machine, cap: capture.Capture, zones: list[ZoneInfo]) -> None:
         assert zone is not None
         zone.zone_start_pfn = info.tail.get("start_pfn", 0)
         zone.spanned_pages = info.pages.get("spanned", 0)
+        if zone_end_pfn(zone) > PFN_MAX or info.pages.get("present", 0) > zone.spanned_pages:
+            raise UsageError(
+                f"{cap.name}: Node {info.node} {info.zone}: {zone.spanned_pages} pages from "
+                f"{zone.zone_start_pfn}: a zone ends below 64 TiB and spans what is present"
+            )
         zone.present_pages = zone.present_early_pages = info.pages.get("present", 0)
     for nid, pgdat in m.node_data.items():
         present = [z for z in pgdat.node_zones if z.present_pages]
@@ -512,6 +543,9 @@ def _fill_free_lists(m: Machine, zone: Zone, counts: list[list[int]]) -> None:
     if any(len(row) != MAX_PAGE_ORDER + 1 for row in counts):
         m.notes.append(f"Node {zone.node} {zone.name}: free blocks of another number of orders")
         return
+    if sum(n << order for row in counts for order, n in enumerate(row)) > zone.present_pages:
+        m.notes.append(f"Node {zone.node} {zone.name}: more free blocks than memory; left out")
+        return
     # The last chunks of the list are the lowest; where a zone begins within one, it comes last.
     blocks = _blocks(_chunks(m, zone), counts)
     if blocks is None:
@@ -576,9 +610,9 @@ def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Ma
             _boot_again(m, cap, log, zones)
         elif zones is not None:
             _build(m, cap, zones)
-    except (IndexError, KeyError, ValueError, OverflowError, MemoryError) as err:
-        if isinstance(err, MMError):
-            raise
+    except (ParseError, UsageError):
+        raise
+    except (MMError, IndexError, KeyError, ValueError, OverflowError, MemoryError) as err:
         raise ParseError(cap.name, 1, "", f"its texts contradict each other ({err})") from None
     _apply_sysctls(m, cap)
     m.recorded = zones

@@ -433,3 +433,45 @@ def test_boot_with_all_that_is_reserved() -> None:
     m = Machine.boot([(0, 1 << 30)], reserved=[(0, 1 << 20)], reserved_is_all=True)
     # Page 0 and the area up to 1 MiB are no RAM; all else is managed.
     assert m.totalram_pages == ((1 << 30) - (1 << 20)) // 4096
+
+
+def test_damaged_captures_are_refused_not_crashed_on() -> None:
+    """A number, a character or a piece changed anywhere: a machine, or an error that says why."""
+    import random
+
+    rng = random.Random(20)
+    text = capture.read_text(capture.find("n1-1g/physical"))
+    text = text[: text.index("=== SOURCE")]
+    numbers = list(re.finditer(r"0x[0-9a-f]{4,}|\d+", text))
+    refused = 0
+    for _ in range(80):
+        match = rng.choice(numbers)
+        kind = rng.randrange(3)
+        if kind == 0:
+            new = hex(rng.randrange(1 << rng.randrange(8, 60)))
+        elif kind == 1:
+            new = str(rng.randrange(1 << rng.randrange(1, 60)))
+        else:
+            new = rng.choice(["", "x", "\n", "-1", "9" * 30])
+        damaged = text[: match.start()] + new + text[match.end() :]
+        try:
+            Machine.from_capture(capture.parse(damaged))
+        except (ParseError, UsageError):
+            refused += 1
+    assert refused > 5
+
+
+def test_impossible_numbers_name_their_line() -> None:
+    text = capture.read_text(capture.find("n1-1g/physical"))
+    for old, new, message in (
+        ("Freeing initrd memory: 1952K", "Freeing initrd memory: 195200000000K", "more is freed"),
+        (
+            "RAMDISK: [mem 0x3fdf8000-0x3ffdffff]",
+            "RAMDISK: [mem 0x3fdf8000-0x03ffdfff]",
+            "ends before",
+        ),
+        ("0x000000003ffdffff] usable", "0x00ff00003ffdffff] usable", "at most 16 TiB"),
+    ):
+        assert old in text
+        with pytest.raises((ParseError, UsageError), match=message):
+            Machine.from_capture(capture.parse(text.replace(old, new)))

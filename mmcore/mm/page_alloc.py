@@ -862,7 +862,8 @@ def _count_free_and_movable(zone: Zone, start: int, end: int) -> tuple[int, int]
     """Return how many pages of [@start, @end) are free, and how many look movable.
 
     Pages that are on an LRU list, or whose owner can move them, count as movable. A folio's tail
-    pages count with their head, as the kernel's PageLRU() looks at the head.
+    pages count with their head on an LRU list, because PageLRU() looks at the head; they do not
+    where only the owner can move the folio, because __PageMovable() looks at each page.
     """
     get = zone.mem_map.get
     num_free = num_movable = 0
@@ -870,8 +871,7 @@ def _count_free_and_movable(zone: Zone, start: int, end: int) -> tuple[int, int]
     if start & (MAX_ORDER_NR_PAGES - 1):
         head = get(start & -MAX_ORDER_NR_PAGES)
         if head is not None and folio_order(head) == MAX_PAGE_ORDER:
-            movable = head.flags >> PG_lru & 1 or __PageMovable(head)
-            return 0, end - start if movable else 0
+            return 0, end - start if head.flags >> PG_lru & 1 else 0
     while pfn < end:
         page = get(pfn)
         nr = 1
@@ -879,9 +879,11 @@ def _count_free_and_movable(zone: Zone, start: int, end: int) -> tuple[int, int]
             if page.page_type == PAGE_TYPE_BUDDY:
                 nr = 1 << page.private
                 num_free += nr
-            elif page.flags >> PG_lru & 1 or __PageMovable(page):
+            elif page.flags >> PG_lru & 1:
                 nr = min(1 << folio_order(page), end - pfn)
                 num_movable += nr
+            elif __PageMovable(page):
+                num_movable += 1
         pfn += nr
     return num_free, num_movable
 

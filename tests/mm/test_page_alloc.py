@@ -111,6 +111,14 @@ def test_block_whose_parents_buddy_is_free_goes_to_the_tail() -> None:
     assert blocks(zone, 0) == [200, 100, 11]
 
 
+def test_pageblock_sized_blocks_go_to_the_head_whatever_is_free_beside_them() -> None:
+    zone = bare_zone(4096, free=False)
+    free_pfn(zone, 1024, 10)
+    free_pfn(zone, 3072, 9)
+    free_pfn(zone, 0, 9)  # its parent's buddy, 1024, is free
+    assert blocks(zone, 9) == [0, 3072]
+
+
 def test_fpi_to_tail_wins_over_the_head() -> None:
     zone = bare_zone(1024, free=False)
     free_pfn(zone, 0)

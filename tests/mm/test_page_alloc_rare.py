@@ -61,7 +61,7 @@ from mmcore.mm.mmzone import (
     ZONE_RECLAIM_ACTIVE,
     Zone,
 )
-from mmcore.mm.page_flags import PG_hwpoison, PG_lru, PG_mlocked, PG_reserved
+from mmcore.mm.page_flags import PG_head, PG_hwpoison, PG_lru, PG_mlocked, PG_reserved
 from mmcore.mm.swap import folio_get, folio_put
 from mmcore.mm.vmstat import (
     COMPACTFAIL,
@@ -267,6 +267,10 @@ def test_pages_of_large_folios_count_with_their_head() -> None:
     folio.flags |= 1 << PG_lru
     assert pa._count_free_and_movable(zone, folio.pfn, folio.pfn + 512) == (0, 512)
     assert pa._count_free_and_movable(zone, folio.pfn + 512, folio.pfn + 1024) == (0, 512)
+    folio.flags = 1 << PG_head
+    folio.mapping = SimpleNamespace(movable_ops=object())  # movable by its owner: page by page
+    assert pa._count_free_and_movable(zone, folio.pfn, folio.pfn + 512) == (0, 1)
+    assert pa._count_free_and_movable(zone, folio.pfn + 512, folio.pfn + 1024) == (0, 0)
     single = pa.alloc_pages(m, GFP_HIGHUSER_MOVABLE, 0)
     single.mapping = SimpleNamespace(movable_ops=object())
     start = single.pfn & -512

@@ -202,6 +202,8 @@ def _check_group(m: Machine, lines: list[str]) -> Iterator[tuple[str, str, str, 
 @pytest.mark.parametrize("path", captures("watermarks"), ids=name)
 def test_sysctl_sweeps(path: Path) -> None:
     """Watermarks, protection and batch after each of about forty sysctl writes."""
+    if capture.load(path).header.get("status") != "ok":
+        pytest.skip("the guest did not survive its sweep")
     physical = path.with_name(path.name.replace("watermarks", "physical"))
     m = Machine.from_capture(physical if physical.exists() else path)
     lines = capture.load(path)["sweep"].split("\n")

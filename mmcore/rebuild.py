@@ -18,7 +18,7 @@ from mmcore import boot
 from mmcore.arch.x86.e820 import E820_TYPE_RAM
 from mmcore.arch.x86.image import KernelImage
 from mmcore.arch.x86.numa import SratNode
-from mmcore.config import PAGE_SHIFT, PAGE_SIZE
+from mmcore.config import PAGE_SHIFT, PAGE_SIZE, Config
 from mmcore.errors import MMError, ParseError, UsageError
 from mmcore.mm import memblock as mb
 from mmcore.mm import mm_init, page_alloc
@@ -601,8 +601,9 @@ def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Ma
         raise UsageError(
             f"{cap.name}: neither /proc/zoneinfo nor a log with BIOS-e820 lines was recorded"
         )
-    cpus = _cpu_count(zones, log)
-    m = cls(cpus=cpus)
+    last_pfn = log.first("last_pfn") if log is not None else None
+    la57 = last_pfn is not None and last_pfn["max_arch_pfn"] == 1 << 40  # five-level paging
+    m = cls(cpus=_cpu_count(zones, log), config=Config(cpu_la57=la57))
     if zones is not None and not any(z.pages.get("present") for z in zones):
         raise UsageError(f"{cap.name}: /proc/zoneinfo has no zone with present pages")
     try:

@@ -33,7 +33,9 @@ MAX_DMA_ADDRESS = 16 << 20
 PMD_SHIFT = 21
 PUD_SHIFT = 30
 P4D_SHIFT = 39
+PGD_SHIFT = 48
 VMEMMAP_START = 0xFFFFEA0000000000
+VMEMMAP_START_L5 = 0xFFD4000000000000
 
 __all__ = [
     "MAX_DMA_ADDRESS",
@@ -43,6 +45,7 @@ __all__ = [
     "SIZEOF_MEM_SECTION_USAGE",
     "SIZEOF_STRUCT_PAGE",
     "VMEMMAP_START",
+    "VMEMMAP_START_L5",
     "memblocks_present",
     "next_present_section_nr",
     "pfn_to_section_nr",
@@ -136,7 +139,8 @@ def vmemmap_populate_hugepages(m: Machine, start: int, end: int, node: int) -> N
     Simplified: the 2 MiB pages themselves come from the buffer of sparse_init_nid(); vmemmap is at
     its address without KASLR.
     """
-    for level in (P4D_SHIFT, PUD_SHIFT):
+    levels = (PGD_SHIFT, P4D_SHIFT, PUD_SHIFT) if m.config.cpu_la57 else (P4D_SHIFT, PUD_SHIFT)
+    for level in levels:
         for index in range(start >> level, (end - 1 >> level) + 1):
             if (level, index) not in m.vmemmap_tables:
                 m.vmemmap_tables[level, index] = mb.memblock_alloc_try_nid_raw(
@@ -165,8 +169,9 @@ def sparse_init_nid(m: Machine, nid: int, sections: list[int]) -> None:
         nid,
         "sparse_init_nid+0x111/0x590",
     )
+    vmemmap = VMEMMAP_START_L5 if m.config.cpu_la57 else VMEMMAP_START
     for nr in sections:
-        start = VMEMMAP_START + nr * SECTION_MAP_SIZE
+        start = vmemmap + nr * SECTION_MAP_SIZE
         vmemmap_populate_hugepages(m, start, start + SECTION_MAP_SIZE, nid)
         if buffer is None:
             mb.memblock_alloc_try_nid_raw(

@@ -154,6 +154,8 @@ def init_memory_mapping(m: Machine, start: int, end: int) -> None:
         entries = (hi_addr - 1 >> LEVEL_SHIFTS[level]) - (lo_addr >> LEVEL_SHIFTS[level]) + 1
         m.direct_pages_count[level] += entries
         for p4d in range(lo_addr >> 39, (hi_addr - 1 >> 39) + 1):
+            if m.config.cpu_la57:
+                _alloc_low_page(m, 4, p4d >> 9)
             _alloc_low_page(m, 3, p4d)
         if level == 2:
             continue

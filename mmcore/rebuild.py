@@ -590,6 +590,13 @@ def _cpu_count(zones: list[ZoneInfo] | None, log: BootLog | None) -> int:
     return cpus or 1
 
 
+def _config(log: BootLog) -> Config:
+    """Return what the log says about the processor."""
+    last_pfn = log.first("last_pfn")
+    la57 = last_pfn is not None and last_pfn["max_arch_pfn"] == 1 << 40  # five-level paging
+    return Config(cpu_la57=la57, cpu_gbpages=log.first("gbpages") is not None)
+
+
 def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Machine:
     """Rebuild a machine; see `Machine.from_capture()`."""
     cap = source if isinstance(source, capture.Capture) else capture.load(source)
@@ -601,9 +608,8 @@ def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Ma
         raise UsageError(
             f"{cap.name}: neither /proc/zoneinfo nor a log with BIOS-e820 lines was recorded"
         )
-    last_pfn = log.first("last_pfn") if log is not None else None
-    la57 = last_pfn is not None and last_pfn["max_arch_pfn"] == 1 << 40  # five-level paging
-    m = cls(cpus=_cpu_count(zones, log), config=Config(cpu_la57=la57))
+    config = _config(log) if booted and log is not None else Config()
+    m = cls(cpus=_cpu_count(zones, log), config=config)
     if zones is not None and not any(z.pages.get("present") for z in zones):
         raise UsageError(f"{cap.name}: /proc/zoneinfo has no zone with present pages")
     try:

@@ -51,6 +51,7 @@ KINDS: dict[str, str] = {
     "e820_remove": "e820: remove [mem {start:h8}-{last:h8}] {type:t}",
     "e820_buffer": "e820: reserve RAM buffer [mem {start:h8}-{last:h8}]",
     "last_pfn": "last_pfn = {last_pfn:h} max_arch_pfn = {max_arch_pfn:h}",
+    "gbpages": "Using GB pages for direct mapping",
     "ramdisk": "RAMDISK: [mem {start:h8}-{last:h8}]",
     "ramdisk_new": "Allocated new RAMDISK: [mem {start:h8}-{last:h8}]",
     "ramdisk_move": (

@@ -123,10 +123,13 @@ def test_every_figure_is_the_same(wheel: Path, site: Path) -> None:
     done = run(wheel, site, "digests")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     theirs = dict(line.split(" ", 1) for line in done.stdout.strip().splitlines())
-    for module in pkgutil.iter_modules(figures.__path__):
-        importlib.import_module(f"mmcore.viz.figures.{module.name}")
+    modules = [module.name for module in pkgutil.iter_modules(figures.__path__)]
+    for module in modules:
+        importlib.import_module(f"mmcore.viz.figures.{module}")
     ours = {}
     for name in names():
+        if name.partition(".")[0] not in modules:
+            continue  # declared by another test of this process
         rendering = render(name)
         text = json.dumps(rendering.to_dict(), sort_keys=True)
         ours[name] = f"{len(rendering.frames)} {hashlib.sha256(text.encode()).hexdigest()}"

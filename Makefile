@@ -10,11 +10,11 @@ PY := $(VENV)/bin/python
 # The environment is made anew when what is pinned changes, and only then.
 STAMP := $(VENV)/.made-$(shell cat requirements.txt tools/make_env.sh | cksum | cut -d' ' -f1)
 
-.PHONY: help book test lab pdf serve bench lint clean env
+.PHONY: help book test lab pdf serve bench lint captures clean env
 
 help: ## print this help
 	@echo "usage: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
 	@echo
 	@echo "The first target that needs Python packages downloads them once (about 250 MB, into $(VENV)/)."
 
@@ -47,6 +47,9 @@ lint: $(STAMP) ## formatting, style and types
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@echo "lint: clean"
+
+captures: $(STAMP) ## record captures of Linux 6.12 under QEMU; CAPTURES="physical --topology n1-256m" some of them
+	@$(PY) -m kernel_lab run $(CAPTURES)
 
 clean: ## remove what was built (not the environment; ALL=1 removes that too)
 	rm -rf _build lab build dist *.egg-info $(if $(ALL),$(VENV) .venv-*) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,144 @@
+"""The command line of the kernel lab."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import sys
+from pathlib import Path
+
+from kernel_lab import capture, experiment, kernel, run
+from kernel_lab.needs import LabError, require
+from kernel_lab.topology import TOPOLOGIES
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / "_build" / "kernel-lab"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m kernel_lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="experiments and topologies")
+    commands.add_parser("fetch", help="download and unpack the newest 6.12 kernel (not installed)")
+    runner = commands.add_parser("run", help="record captures")
+    runner.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: all of them")
+    runner.add_argument("--topology", action="append", metavar="NAME", help="may be repeated")
+    runner.add_argument("--out", type=Path, default=ROOT / "_build" / "captures", metavar="DIR")
+    runner.add_argument("--show", action="store_true", help="print the sections too")
+    checker = commands.add_parser("check", help="record captures again; say what differs")
+    checker.add_argument("captures", nargs="+", type=Path, metavar="FILE")
+    for command in (runner, checker):
+        command.add_argument(
+            "--kernel", type=Path, metavar="DIR", help="an unpacked kernel package"
+        )
+    return parser
+
+
+def list_all() -> None:
+    """Print experiments and topologies."""
+    print("experiments")
+    for name in experiment.available():
+        one = experiment.load(name)
+        print(f"  {name:20} {one.records}")
+        print(f"  {'':20} on {', '.join(one.topologies)}")
+    print("\ntopologies")
+    for name, machine in TOPOLOGIES.items():
+        again = "" if machine.repeatable else " (not the same bytes each time)"
+        print(f"  {name:20} {machine.about}{again}")
+
+
+def get_kernel(root: Path | None) -> kernel.Kernel:
+    """Return the kernel under @root, or the one in the cache, fetched if it is not there yet."""
+    if root is not None:
+        return kernel.find(root)
+    try:
+        return kernel.find(CACHE / "kernel")
+    except LabError:
+        return fetch()
+
+
+def fetch() -> kernel.Kernel:
+    """Download the kernel into the cache."""
+    require(["apt-get", "dpkg"])
+    print("fetching the kernel by apt (about 34 MB, not installed)", file=sys.stderr)
+    return kernel.fetch(CACHE / "kernel")
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Record captures; returns the number of guests that failed."""
+    chosen = [experiment.load(name) for name in options.experiments or experiment.available()]
+    pairs = [(e, name) for e in chosen for name in options.topology or e.topologies]
+    for _, name in pairs:
+        run.topology(name)
+    require(run.programs_needed(chosen))
+    image = get_kernel(options.kernel)
+    failures = 0
+    for number, (one, name) in enumerate(pairs, 1):
+        path = options.out / name / f"{one.name}.txt"
+        try:
+            result = run.run(one, name, image, CACHE)
+        except run.Failed as error:
+            failures += 1
+            print(error, file=sys.stderr)
+            continue
+        capture.write(path, result.text)
+        if options.show:
+            for section in result.sections:
+                print(f"=== {section.name} | {section.command} | rc={section.rc}\n{section.text}\n")
+        bad = f"; not 0: {', '.join(result.failing)}" if result.failing else ""
+        print(
+            f"[{number}/{len(pairs)}] {path}: {len(result.sections)} sections, "
+            f"{result.seconds:.0f} s{bad}"
+        )
+    if failures:
+        print(f"{failures} of {len(pairs)} failed; nothing was written for them", file=sys.stderr)
+    return failures
+
+
+def check_all(options: argparse.Namespace) -> int:
+    """Record some captures again; returns how many are not the same."""
+    texts: dict[Path, str] = {}
+    for path in options.captures:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+        texts[path] = data.decode("utf-8")
+    heads = {path: capture.header(text) for path, text in texts.items()}
+    chosen = {path: experiment.load(head.get("experiment", "")) for path, head in heads.items()}
+    require(run.programs_needed(list(chosen.values())))
+    image = get_kernel(options.kernel)
+    different = 0
+    for path, text in texts.items():
+        name = heads[path].get("topology", "")
+        result = run.run(chosen[path], name, image, CACHE)
+        lines = run.differences(text, result.text)
+        note = "" if run.topology(name).repeatable else " (several CPUs: not expected to be equal)"
+        print(f"{path}: {'differs' + note if lines else 'the same, byte for byte'}")
+        for line in lines:
+            print(f"  {line}")
+        different += bool(lines)
+    return different
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = arguments().parse_args(argv)
+    try:
+        if options.command == "list":
+            list_all()
+            return 0
+        if options.command == "fetch":
+            found = fetch()
+            print(f"{found.image}: {' '.join(found.package)}")
+            return 0
+        return 1 if (run_all if options.command == "run" else check_all)(options) else 0
+    except (LabError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; no capture was left unfinished", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

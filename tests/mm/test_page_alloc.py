@@ -247,6 +247,21 @@ def test_movable_request_counts_movable_pages_as_alike(movable: int, claimed: bo
     pa.validate_zone(zone)
 
 
+def test_a_claimed_pageblock_moves_its_blocks_to_the_tails_in_pfn_order() -> None:
+    zone = bare_zone(1024, free=False)
+    zone.pageblock_flags[1] = MIGRATE_UNMOVABLE
+    free_pfn(zone, 600, 0, MIGRATE_UNMOVABLE)
+    for pfn in (40, 10, 20):
+        free_pfn(zone, pfn)
+    assert blocks(zone, 0) == [20, 10, 40]
+    moved = pa.move_freepages_block(
+        zone, pa.zone_page(zone, 10), MIGRATE_MOVABLE, MIGRATE_UNMOVABLE
+    )
+    assert moved == 3 and blocks(zone, 0) == []
+    assert blocks(zone, 0, MIGRATE_UNMOVABLE) == [600, 10, 20, 40]
+    pa.validate_zone(zone)
+
+
 def test_small_movable_request_may_not_claim_below_order_4() -> None:
     zone = bare_zone(512, free=False)
     zone.pageblock_flags[0] = MIGRATE_UNMOVABLE
@@ -389,6 +404,20 @@ def test_alloc_factor_doubles_the_refill_and_a_free_halves_it() -> None:
     assert taken == [63, 126, 252, 504, 1008, 2016]
     pa.__free_pages(page, 0)
     assert pcp.alloc_factor == 2
+
+
+def test_an_allocation_halves_free_count_and_a_refill_raises_high_by_a_batch() -> None:
+    zone = bare_zone(1 << 20)
+    m = zone.machine
+    pcp = zone.per_cpu_pageset[0]
+    pcp.free_count = 101
+    pa.alloc_pages(m, GFP_KERNEL, 0)
+    assert pcp.free_count == 50
+    assert pcp.high == pcp.high_min + pcp.batch
+    pa.alloc_pages(m, GFP_KERNEL, 2)
+    assert pcp.free_count == 25 and pcp.high == pcp.high_min + 2 * pcp.batch
+    pa.alloc_pages(m, GFP_KERNEL, 2)
+    assert pcp.free_count == 12 and pcp.high == pcp.high_min + 2 * pcp.batch
 
 
 def test_highatomic_pages_go_to_the_movable_list_and_back_under_their_own_type() -> None:

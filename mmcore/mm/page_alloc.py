@@ -145,6 +145,7 @@ from mmcore.mm.mmzone import (
     for_each_online_pgdat,
     for_each_populated_zone,
     for_each_zone,
+    get_pfnblock_migratetype,
     high_wmark_pages,
     low_wmark_pages,
     managed_zone,
@@ -256,14 +257,18 @@ def set_pageblock_migratetype(page: Page, migratetype: int) -> None:
 
     Mirrors mm/page_alloc.c:set_pageblock_migratetype().
     """
-    zone = page.zone
+    _set_pfnblock_migratetype(page.zone, page.pfn, migratetype)
+
+
+def _set_pfnblock_migratetype(zone: Zone, pfn: int, migratetype: int) -> None:
+    """set_pageblock_migratetype() by pfn, for pages that need not have an object."""
     m = zone.machine
     if m.page_group_by_mobility_disabled and migratetype < MIGRATE_PCPTYPES:
         migratetype = MIGRATE_UNMOVABLE
-    block = page.pfn - zone.pageblock_base >> pageblock_order
+    block = pfn - zone.pageblock_base >> pageblock_order
     if m.trace.on and zone.pageblock_flags[block] != migratetype:
         old = zone.pageblock_flags[block]
-        m.trace.emit("model:pageblock_migratetype", pageblock_start_pfn(page.pfn), old, migratetype)
+        m.trace.emit("model:pageblock_migratetype", pageblock_start_pfn(pfn), old, migratetype)
     zone.pageblock_flags[block] = migratetype
 
 
@@ -453,7 +458,7 @@ def change_pageblock_range(pageblock_page: Page, start_order: int, migratetype: 
     zone = pageblock_page.zone
     pfn = pageblock_page.pfn
     for block_pfn in range(pfn, pfn + (1 << start_order), pageblock_nr_pages):
-        set_pageblock_migratetype(zone_page(zone, block_pfn), migratetype)
+        _set_pfnblock_migratetype(zone, block_pfn, migratetype)
 
 
 def _merge_pageblocks(buddy: Page, order: int, migratetype: int) -> bool:
@@ -854,7 +859,7 @@ def __move_freepages_block(zone: Zone, start_pfn: int, old_mt: int, new_mt: int)
         move_to_free_list(page, zone, order, old_mt, new_mt)
         pfn += 1 << order
         pages_moved += 1 << order
-    set_pageblock_migratetype(zone_page(zone, start_pfn), new_mt)
+    _set_pfnblock_migratetype(zone, start_pfn, new_mt)
     return pages_moved
 
 
@@ -959,8 +964,7 @@ def move_freepages_block_isolate(zone: Zone, page: Page, migratetype: int) -> bo
             set_pageblock_migratetype(page, migratetype)
             split_large_buddy(zone, buddy, pfn, order, FPI_NONE)
             return True
-    block = zone_page(zone, start_pfn)
-    __move_freepages_block(zone, start_pfn, get_pageblock_migratetype(block), migratetype)
+    __move_freepages_block(zone, start_pfn, get_pfnblock_migratetype(zone, start_pfn), migratetype)
     return True
 
 

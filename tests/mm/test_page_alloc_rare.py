@@ -300,6 +300,33 @@ def test_highatomic_reserves_of_pageblock_size() -> None:
     pa.validate_zone(zone, strict=False)
 
 
+def test_pageblocks_inside_a_folio_change_without_disturbing_its_tail_pages() -> None:
+    zone = bare_zone(1 << 17)
+    m = zone.machine
+    folio = pa.alloc_pages(m, GFP_KERNEL | __GFP_COMP, 10)
+    pa.reserve_highatomic_pageblock(folio, 10, zone)
+    assert set(zone.pageblock_flags[folio.pfn >> 9 :][:2]) == {MIGRATE_HIGHATOMIC}
+    middle = pfn_to_page(m, folio.pfn + 512)
+    pa.move_freepages_block(zone, middle, MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE)
+    pa.move_freepages_block_isolate(zone, middle, MIGRATE_ISOLATE)
+    folio_put(folio)
+    assert blocks(zone, 9, MIGRATE_ISOLATE) == [folio.pfn + 512]
+    assert blocks(zone, 9, MIGRATE_HIGHATOMIC) == [folio.pfn]
+    pa.validate_zone(zone)
+
+
+@pytest.mark.parametrize(("order", "mt"), [(8, MIGRATE_MOVABLE), (7, MIGRATE_UNMOVABLE)])
+def test_isolating_half_a_pageblock_or_more_makes_it_movable(order: int, mt: int) -> None:
+    zone = bare_zone(1024, free=False)
+    zone.pageblock_flags[0] = MIGRATE_UNMOVABLE
+    pa.__free_one_page(pa.zone_page(zone, 512), 512, zone, 9, MIGRATE_MOVABLE, 0)
+    page = pa.zone_page(zone, 0)
+    pa.__free_one_page(page, 0, zone, order, MIGRATE_UNMOVABLE, 0)
+    assert pa.__isolate_free_page(page, order) == 1 << order
+    assert pa.get_pageblock_migratetype(page) == mt
+    pa.validate_zone(zone)
+
+
 # ---- per-CPU lists -------------------------------------------------------------------------------
 
 

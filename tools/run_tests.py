@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,21 +110,27 @@ class Totals:
         self.passed = self.failed = self.skipped = 0
         self.broken: list[str] = []
 
-    def run(self, title: str, command: list[str]) -> None:
-        """Run pytest, show what it prints, and count."""
-        print(f"\n== {title}", flush=True)
+    def add(self, other: Totals) -> None:
+        """Count what @other counted, too."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.broken += other.broken
+
+    def run(self, title: str, command: list[str], *, show: bool = True) -> str:
+        """Run pytest and count; show what it prints, or return it."""
+        lines = [f"\n== {title}\n"]
+        if show:
+            print(lines[0], end="", flush=True)
         process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ},
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert process.stdout is not None
         last = ""
         for line in process.stdout:
-            print(line, end="", flush=True)
+            lines.append(line)
+            if show:
+                print(line, end="", flush=True)
             if re.search(r"\d+ (passed|failed|error)|no tests ran", line):
                 last = line
         code = process.wait()
@@ -133,6 +140,25 @@ class Totals:
             setattr(self, name, getattr(self, name) + count)
         if code not in (0, 5):
             self.broken.append(title)
+        return "".join(lines)
+
+
+def run_others(totals: Totals, notes: list[str]) -> str:
+    """Run the engine's tests with the other Pythons, one after the other; return what they printed."""
+    printed = []
+    for other in OTHER_PYTHONS:
+        python = find_python(other)
+        if python is None:
+            notes.append(f"not run: Python {other} (it is not installed)")
+            continue
+        try:
+            command = [str(environment(other, python)), "-m", "pytest", "-p", "no:cacheprovider"]
+        except subprocess.CalledProcessError as error:
+            totals.broken.append(f"the environment for Python {other}: {error}")
+            continue
+        title = f"Python {other}: the engine"
+        printed.append(totals.run(title, [*command, *ENGINE_ONLY, "tests"], show=False))
+    return "".join(printed)
 
 
 def arguments(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -161,35 +187,25 @@ def main() -> None:
     if shutil.which("chromium") is None and everything:
         notes.append("not run: the pages in a browser (on Debian: sudo apt-get install chromium)")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    totals.run(
-        f"Python {version}: everything" if everything else f"Python {version}",
-        [sys.executable, "-m", "pytest", "--durations=8", *options, *(paths or ["tests"])],
-    )
+    this = [sys.executable, "-m", "pytest", "--durations=8", *options, *(paths or ["tests"])]
     if everything:
-        for other in OTHER_PYTHONS:
-            python = find_python(other)
-            if python is None:
-                notes.append(f"not run: Python {other} (it is not installed)")
-                continue
-            totals.run(
-                f"Python {other}: the engine",
-                [
-                    str(environment(other, python)),
-                    "-m",
-                    "pytest",
-                    "-p",
-                    "no:cacheprovider",
-                    *ENGINE_ONLY,
-                    "tests",
-                ],
-            )
+        # The other Pythons run beside this one, on the second core; what they print comes after.
+        others = Totals()
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(run_others, others, notes)
+            totals.run(f"Python {version}: everything", this)
+            print("waiting for the other Pythons ..." if not beside.done() else "", flush=True)
+            print(beside.result(), end="")
+        totals.add(others)
+    else:
+        totals.run(f"Python {version}", this)
     print()
     for note in notes:
         print(note)
     if totals.broken:
         print("broken: " + ", ".join(totals.broken))
     print(f"{time.monotonic() - start:.0f} s")
-    failed = totals.failed or len(totals.broken)
+    failed = max(totals.failed, len(totals.broken))
     print(f"{totals.passed} passed, {failed} failed, {totals.skipped} skipped")
     sys.exit(1 if failed else 0)
 

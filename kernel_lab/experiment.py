@@ -38,7 +38,7 @@ class Experiment:
     programs: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     append: str = ""
-    timeout: int = 240
+    timeout: int = 400
 
 
 def parse(name: str, script: str) -> Experiment:
@@ -68,7 +68,7 @@ def parse(name: str, script: str) -> Experiment:
     for key in ("records", "topologies"):
         if not values.get(key):
             raise LabError(f"{name}: its head has no line '# {key}: ...'")
-    timeout = values.get("timeout", "240")
+    timeout = values.get("timeout", "400")
     if not timeout.isdecimal():
         raise LabError(f"{name}: timeout is {timeout!r}, not a number of seconds")
     return Experiment(

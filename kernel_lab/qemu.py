@@ -103,7 +103,7 @@ def run(
                     timed_out = True
                     break
                 progress(seconds, _read(folder / "results.txt"))
-                time.sleep(0.1)
+                time.sleep(0.2)
         finally:
             if process.poll() is None:
                 process.kill()

@@ -1,0 +1,16 @@
+# records: the page allocator, exactly: its lists in order before and after a seeded workload, and
+#   every allocator event between
+# topologies: n1-256m n2-768m
+# programs: freelists
+EVENTS="kmem/mm_page_alloc kmem/mm_page_free kmem/mm_page_free_batched kmem/mm_page_alloc_extfrag
+    kmem/mm_page_pcpu_drain kmem/mm_page_alloc_zone_locked"
+echo 0 >/proc/sys/vm/compaction_proactiveness
+record buddyinfo_before cat /proc/buddyinfo
+record pagetypeinfo_before cat /proc/pagetypeinfo
+trace_on 16384 $EVENTS
+record alloc freelists workload 1 500
+trace_off $EVENTS
+record trace cat $TRACING/trace
+record stats cat $TRACING/per_cpu/cpu0/stats
+record buddyinfo_after cat /proc/buddyinfo
+record pagetypeinfo_after cat /proc/pagetypeinfo

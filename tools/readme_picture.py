@@ -16,7 +16,7 @@ PICTURE = ROOT / "book" / "figures" / "readme.svg"
 def picture() -> str:
     """Return the figure's last frame as an SVG that stands alone, light and dark."""
     shown = render(
-        "ch02.buddy", {"pages": 1024, "script": "alloc 0; alloc 2; alloc 4; free 0; free 4"}
+        "ch02.buddy", {"pages": 1024, "script": "alloc 0; alloc 2; alloc 0; alloc 4; free 0"}
     )
     frame = shown.frames[-1]
     text = svg.finish(str(frame.svg), "readme", "Buddy allocator: split and merge", frame.alt)

@@ -1,14 +1,17 @@
 """The command line: ``python -m mmcore COMMAND ...``.
 
-Exit status: 0 done; 1 the input says no (a damaged text, no report in it); 2 wrong use.
+Exit status: 0 done; 1 the input says no (a damaged text, no report in it); 2 wrong use. ``compare``:
+0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input is bad.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmcore import Machine, __version__
 from mmcore.errors import MMError, UsageError
@@ -16,6 +19,9 @@ from mmcore.mm import gfp as gfp_
 from mmcore.mm.internal import alloc_flags_str
 from mmcore.mm.mmzone import MIGRATETYPE_NAMES, ZONE_NAMES
 from mmcore.proc import buddyinfo, capture, meminfo, zoneinfo
+
+if TYPE_CHECKING:
+    from mmcore.report import compare
 
 __all__ = ["main"]
 
@@ -27,6 +33,8 @@ EPILOG = """examples:
   python -m mmcore gfp 0x140dca                     names, zone and migratetype of a gfp mask
   python -m mmcore pte 0x8000000012345867           bits of a page table entry
   dmesg | python -m mmcore alloc-failure -          why an allocation failed
+  python -m mmcore compare                          this machine's /proc beside the model
+  python -m mmcore compare -v capture.txt           a recorded kernel beside the model
 """
 
 
@@ -166,6 +174,60 @@ def cmd_alloc_failure(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare_all(args: argparse.Namespace) -> tuple[list[compare.Report], list[str]]:
+    """Return the reports on all captures that were named, and what is wrong with the others."""
+    from mmcore.report import compare
+
+    comparisons = compare.select(args.only)
+    if not args.files:
+        here = capture.Capture("this machine", root=Path("/"))
+        return [compare.compare(here, comparisons)], []
+    reports, bad = [], []
+    for name in args.files:
+        try:
+            paths = compare.captures_in(capture.find(name))
+        except (MMError, OSError) as err:
+            bad.append(str(err))
+            continue
+        for path in paths:
+            try:
+                reports.append(compare.compare(path, comparisons))
+            except (MMError, OSError) as err:
+                bad.append(str(err))
+    return reports, bad
+
+
+def cmd_compare(args: argparse.Namespace) -> int:
+    """Hold the model against captures of real kernels, or against this machine's /proc and /sys."""
+    from mmcore.report import compare
+
+    reports, bad = _compare_all(args)
+    status = compare.exit_status(reports, bool(bad))
+    total = compare.summary(reports)
+    if args.json:
+        data = {
+            "captures": [report.to_dict() for report in reports],
+            "bad_input": bad,
+            "summary": total,
+            "exit": status,
+        }
+        print(json.dumps(data, indent=1))
+    else:
+        for report in reports:
+            print(compare.to_text(report, args.verbose))
+        for kind, n in total.items():
+            if n["comparisons"]:
+                print(
+                    f"{kind}: {n['comparisons_equal']} of {n['comparisons']} comparisons equal, "
+                    f"{n['values_equal']} of {n['values']} values"
+                )
+        if not any(n["comparisons"] for n in total.values()):
+            print("nothing could be compared")
+    for text in bad:
+        print(f"mmcore compare: {text}", file=sys.stderr)
+    return status
+
+
 def cmd_version(args: argparse.Namespace) -> int:
     """Print the version."""
     print(f"mmcore {__version__}, a model of Linux 6.12 (stable series, 6.12.117), x86-64")
@@ -208,6 +270,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", choices=("4k", "2m", "1g"), default="4k", help="page it maps")
     sub = command("alloc-failure", cmd_alloc_failure, "explain page allocation failures in a log")
     sub.add_argument("file", help="kernel log, or - for standard input")
+    sub = command("compare", cmd_compare, "hold the model against a real kernel's capture or /proc")
+    sub.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="captures or folders of them (default: this machine)",
+    )
+    sub.add_argument("-v", "--verbose", action="store_true", help="print each difference")
+    sub.add_argument("--json", action="store_true", help="print JSON instead")
+    sub.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="run this comparison only"
+    )
     command("version", cmd_version, "print the version")
     return parser
 

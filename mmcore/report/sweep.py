@@ -10,12 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mmcore.errors import ParseError
+from mmcore.errors import ParseError, UsageError
 from mmcore.machine import Machine
 from mmcore.mm import page_alloc
 from mmcore.mm.mmzone import Zone, for_each_populated_zone
 
-__all__ = ["LINE_FIELDS", "SweepRow", "apply_setting", "parse_lines", "sweep", "zone_numbers"]
+__all__ = [
+    "LINE_FIELDS",
+    "SweepRow",
+    "apply_setting",
+    "parse_defaults",
+    "parse_lines",
+    "sweep",
+    "zone_numbers",
+]
 
 #: What a line says of a zone, in order; the protection's numbers follow, then the batch.
 LINE_FIELDS = ("min", "low", "high", "promo", "boost", "spanned", "present", "managed", "start_pfn")
@@ -25,7 +33,11 @@ _LINE = re.compile(
     + " ".join(rf"{name}=(\d+)" for name in LINE_FIELDS)
     + r" protection=\[([\d ]+)\] .*pcp_batch=(\d+)"
 )
-#: What the script wrote back after each group of settings.
+_DEFAULTS_LINE = re.compile(
+    r"defaults min_free_kbytes=(\d{1,12}) watermark_scale_factor=(\d{1,6}) "
+    r"lowmem_reserve_ratio=(\d{1,9}(?:\s\d{1,9}){4}) percpu_pagelist_high_fraction=(\d{1,9})\b.*"
+)
+#: What the script wrote back after each group of settings, where the record does not say.
 DEFAULTS = {
     "min_free_kbytes": "45056",
     "watermark_scale_factor": "10",
@@ -52,6 +64,21 @@ def parse_lines(text: str) -> Iterator[tuple[str, str, list[int]]]:
             raise ParseError("sweep", number, line, "a zone line has marks, sizes and protection")
 
 
+def parse_defaults(text: str) -> dict[str, str]:
+    """Return the settings as they were before the sweep, which the script wrote back each time.
+
+    :raises ParseError: if the line that says so is damaged
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("defaults"):
+            match = _DEFAULTS_LINE.fullmatch(line)
+            if match is None:
+                raise ParseError("sweep", number, line, "a defaults line names four settings")
+            values = ["_".join(value.split()) for value in match.groups()]
+            return dict(zip(DEFAULTS, values, strict=True))
+    return dict(DEFAULTS)
+
+
 def zone_numbers(zone: Zone) -> list[int]:
     """Return the numbers of a sweep line for a zone of the model."""
     boost = zone.watermark_boost
@@ -67,18 +94,22 @@ def zone_numbers(zone: Zone) -> list[int]:
     ]
 
 
-def apply_setting(m: Machine, tag: str) -> None:
+def apply_setting(m: Machine, tag: str, defaults: dict[str, str] | None = None) -> None:
     """Write the sysctls that @tag names, and the default of every other one, as the script did.
 
     :param tag: such as ``watermark_scale_factor=50`` or ``default``, which writes nothing
+    :param defaults: what the others are set to, see `parse_defaults()`
+    :raises UsageError: for a value that no sysctl has
     """
     page_alloc.lowmem_reserve_ratio_sysctl_handler(m, False)  # the script reads it, which acts too
     if tag == "default":
         return
-    values = dict(DEFAULTS)
+    values = dict(defaults or DEFAULTS)
     for part in tag.partition(":")[0].split(","):
         name, _, value = part.partition("=")
         if name in values:
+            if not re.fullmatch(r"\d{1,9}(_\d{1,9}){0,4}", value):
+                raise UsageError(f"the sweep's setting {part!r} is no number")
             values[name] = value
     page_alloc.min_free_kbytes_sysctl_handler(m, True, int(values["min_free_kbytes"]))
     page_alloc.watermark_scale_factor_sysctl_handler(m, True, int(values["watermark_scale_factor"]))
@@ -93,13 +124,17 @@ def sweep(m: Machine, text: str) -> list[SweepRow]:
 
     :param m: a machine as it was when the sweep began, changed in the course
     :param text: the capture's section ``sweep``
+    :raises ParseError: if a line is damaged, or names a zone that the machine does not have
     """
     rows: list[SweepRow] = []
     current = ""
+    defaults = parse_defaults(text)
     for tag, where, kernel in parse_lines(text):
         if tag != current:
-            apply_setting(m, tag)
+            apply_setting(m, tag, defaults)
             current = tag
         zones = {f"{z.node}/{z.name}": z for z in for_each_populated_zone(m)}
+        if where not in zones:
+            raise ParseError("sweep", 1, tag, f"the machine has no populated zone {where}")
         rows.append((tag, where, zone_numbers(zones[where]), kernel))
     return rows

@@ -1,0 +1,958 @@
+"""Hold the model against what a kernel printed: every comparison that a capture allows.
+
+A *comparison* has a name and a kind. **exact**: every integer, address, page frame or line has to be
+the kernel's, because the model has all it follows from. **shape**: what has to agree is named, and
+the sentence beside it says why no more than that can.
+
+`compare()` runs them on one capture, a file in the format of `mmcore.proc.capture` or a folder that
+looks like ``/``. What a comparison takes from the record and what it derives is kept apart: managed
+pages that were copied from /proc/zoneinfo, for example, are not counted as equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mmcore import rebuild
+from mmcore.errors import MMError, ParseError, UsageError
+from mmcore.machine import Machine
+from mmcore.mm import page_alloc
+from mmcore.proc import (
+    buddyinfo,
+    capture,
+    dmesg,
+    ftrace,
+    iomem,
+    memblock_log,
+    meminfo,
+    pagetypeinfo,
+    snapshot,
+    vmstat,
+    zoneinfo,
+)
+from mmcore.proc.capture import Capture
+from mmcore.proc.dmesg import BootLog
+from mmcore.report import alloctrace, faults, pgmap, sweep
+
+__all__ = [
+    "COMPARISONS",
+    "EXACT",
+    "SHAPE",
+    "Comparison",
+    "Difference",
+    "NotComparable",
+    "Outcome",
+    "Report",
+    "Result",
+    "Subject",
+    "captures_in",
+    "compare",
+    "exit_status",
+    "select",
+    "summary",
+    "to_text",
+]
+
+EXACT, SHAPE = "exact", "shape"
+#: Kinds of boot lines that say who may allocate from where.
+ZONELIST_LINES = ("dmesg fallback", "dmesg zonelists", "dmesg policy_zone")
+#: CONFIG_PCP_BATCH_SCALE_MAX
+PCP_BATCH_SCALE_MAX = 5
+MARKS = ("min", "low", "high", "promo")
+#: /proc files whose text is read and written back.
+TEXTS: dict[str, ModuleType] = {
+    "/proc/buddyinfo": buddyinfo,
+    "/proc/iomem": iomem,
+    "/proc/meminfo": meminfo,
+    "/proc/pagetypeinfo": pagetypeinfo,
+    "/proc/vmstat": vmstat,
+    "/proc/zoneinfo": zoneinfo,
+}
+#: What a damaged text can make a reader raise; none of it may reach the user as a traceback.
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class NotComparable(MMError):
+    """A comparison cannot run on this capture; says what it needs."""
+
+
+@dataclass(slots=True, frozen=True)
+class Difference:
+    """A value that differs."""
+
+    where: str
+    model: str
+    kernel: str
+
+
+@dataclass(slots=True)
+class Result:
+    """How many values were compared, how many are equal, and those that are not."""
+
+    equal: int = 0
+    total: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    def add(self, where: str, model: object, kernel: object) -> None:
+        """Compare a value."""
+        self.total += 1
+        if model == kernel:
+            self.equal += 1
+        else:
+            self.differences.append(Difference(where, str(model), str(kernel)))
+
+    def extend(self, rows: Iterable[tuple[str, object, object]]) -> Result:
+        """Compare rows of (where, model, kernel)."""
+        for row in rows:
+            self.add(*row)
+        return self
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one comparison.
+
+    :ivar outcome: "equal", "differs", "not compared" or "damaged"
+    :ivar reason: why it was not compared, or what is damaged
+    """
+
+    comparison: Comparison
+    outcome: str
+    result: Result = field(default_factory=Result)
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "name": self.comparison.name,
+            "kind": self.comparison.kind,
+            "why": self.comparison.why,
+            "outcome": self.outcome,
+            "equal": self.result.equal,
+            "total": self.result.total,
+            "reason": self.reason,
+            "differences": [
+                {"where": d.where, "model": d.model, "kernel": d.kernel}
+                for d in self.result.differences
+            ],
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """All comparisons of one capture.
+
+    :ivar release: of the kernel, "" if it is not recorded
+    :ivar uncovered: sections that no comparison that ran has read
+    :ivar notes: what else a reader has to know
+    :ivar unreadable: files that may not be read
+    """
+
+    name: str
+    release: str
+    outcomes: list[Outcome]
+    uncovered: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def ran(self) -> list[Outcome]:
+        """Return the comparisons that had something to compare."""
+        return [o for o in self.outcomes if o.result.total]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "name": self.name,
+            "release": self.release,
+            "comparisons": [o.to_dict() for o in self.outcomes],
+            "uncovered": self.uncovered,
+            "notes": self.notes,
+            "unreadable": self.unreadable,
+        }
+
+
+class Subject:
+    """A capture, with what several comparisons need of it made once."""
+
+    def __init__(self, cap: Capture) -> None:
+        self.cap = cap
+
+    def section(self, name: str) -> str:
+        """Return the text of a section.
+
+        :raises NotComparable: if there is none
+        """
+        text = self.cap.get(name)
+        if text is None:
+            raise NotComparable(f"needs a section {name!r}")
+        return text
+
+    @cached_property
+    def log(self) -> BootLog | None:
+        """The kernel's log, if it has the firmware's memory map."""
+        text = self.cap.dmesg
+        log = dmesg.parse(text) if text else None
+        return log if log is not None and log.first("e820") is not None else None
+
+    def boot_log(self) -> BootLog:
+        """Return the log of a whole boot.
+
+        :raises NotComparable: if there is none
+        """
+        if self.log is None:
+            raise NotComparable("needs the kernel's log of its boot (with BIOS-e820 lines)")
+        if self.log.first("memory") is None:
+            raise NotComparable("needs the whole log of a boot: this one has no 'Memory:' line")
+        return self.log
+
+    @cached_property
+    def _machine(self) -> Machine | MMError:
+        """A machine rebuilt from the capture, or why there is none."""
+        text = self.cap.file("/proc/zoneinfo")
+        if text is None and self.log is None:
+            return NotComparable("needs /proc/zoneinfo, or the kernel's log of its boot")
+        try:
+            return Machine.from_capture(self.cap)
+        except MMError as err:
+            return err
+
+    @property
+    def machine(self) -> Machine:
+        """The machine rebuilt from the capture.
+
+        :raises NotComparable: if it holds too little
+        """
+        if isinstance(self._machine, MMError):
+            raise self._machine
+        return self._machine
+
+    @cached_property
+    def recorded_min_free(self) -> int | None:
+        """The sysctl min_free_kbytes of the record, or None."""
+        text = (self.cap.file("/proc/sys/vm/min_free_kbytes") or "").strip()
+        if text.isdecimal() and len(text) < 18:
+            return int(text)
+        if "sweep" in self.cap:
+            return int(sweep.parse_defaults(self.cap["sweep"])["min_free_kbytes"])
+        return None
+
+    @cached_property
+    def rows(self) -> list[rebuild.Row]:
+        """Every number that the machine derives, beside the kernel's."""
+        m = self.machine
+        if self.log is None and self.recorded_min_free not in (None, m.min_free_kbytes):
+            assert self.recorded_min_free is not None
+            page_alloc.min_free_kbytes_sysctl_handler(m, True, self.recorded_min_free)
+        return rebuild.compare(m)
+
+    @property
+    def marks_are_known(self) -> bool:
+        """Whether the pages are known that were managed when the kernel set its marks.
+
+        It sets them at boot, before it frees the last of what only the boot needed, and when a sysctl
+        is written, as a sweep does.
+        """
+        return self.log is not None or "sweep" in self.cap
+
+    def need_known_marks(self) -> None:
+        """Refuse to derive marks from pages that were not yet managed.
+
+        :raises NotComparable: if the boot is not recorded
+        """
+        if not self.marks_are_known:
+            raise NotComparable(
+                "needs the kernel's log of its boot: marks date from then, and fewer pages were "
+                "managed"
+            )
+
+    def zone_rows(self, *names: str) -> list[tuple[str, object, object]]:
+        """Return the rows of zones and CPUs whose name begins with one of @names.
+
+        :raises NotComparable: if /proc/zoneinfo was not recorded
+        """
+        if self.cap.file("/proc/zoneinfo") is None:
+            raise NotComparable("needs /proc/zoneinfo")
+        return [
+            (f"{row.where} {row.name}", row.model, row.kernel)
+            for row in self.rows
+            if row.where.startswith("Node ") and row.name.startswith(names)
+        ]
+
+    @cached_property
+    def replay(self) -> alloctrace.Replay:
+        """The allocation trace, repeated on the model.
+
+        :raises NotComparable: if it was not recorded
+        """
+        for name in ("alloc", "trace"):
+            self.section(name)
+        if "SNAPSHOT" not in self.cap["alloc"] or "mm_page_" not in self.cap["trace"]:
+            raise NotComparable("needs a trace of the kmem tracepoints between two snapshots")
+        return alloctrace.replay(self.cap)
+
+    @cached_property
+    def release(self) -> str:
+        """The kernel's release, "" if the record does not say."""
+        release = self.cap.header.get("kernel_release")
+        if isinstance(release, str):
+            return release
+        for text in (self.cap.get("uname"), self.cap.file("/proc/version"), self.cap.dmesg):
+            match = re.search(r"Linux (?:version |\S+ )(\d+\.\d+\S*)", text or "")
+            if match:
+                return match[1]
+        return (self.cap.file("/proc/sys/kernel/osrelease") or "").strip()
+
+
+# ---- the comparisons -----------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Comparison:
+    """A way to hold a capture against the model.
+
+    :ivar why: one sentence: why it is exact, or why of shape only
+    :ivar reads: the sections and files that it reads
+    """
+
+    name: str
+    kind: str
+    why: str
+    reads: tuple[str, ...]
+    run: Callable[[Subject], Result]
+
+
+COMPARISONS: list[Comparison] = []
+
+
+def _register(
+    name: str, kind: str, why: str, *reads: str
+) -> Callable[[Callable[[Subject], Result]], Callable[[Subject], Result]]:
+    """Register the decorated function as a comparison."""
+
+    def add(run: Callable[[Subject], Result]) -> Callable[[Subject], Result]:
+        COMPARISONS.append(Comparison(name, kind, why, reads, run))
+        return run
+
+    return add
+
+
+@_register(
+    "memblock",
+    EXACT,
+    "The log's first dump gives memblock's state; every later request is run again, and the address "
+    "it gets follows from the rules alone.",
+    "dmesg",
+)
+def _memblock(s: Subject) -> Result:
+    if not s.boot_log().has_memblock_log():
+        raise NotComparable("needs a log with memblock=debug")
+    replay = s.machine.memblock_replay
+    if replay is None or not replay.requests:
+        raise NotComparable("needs a memblock=debug log with requests after its first dump")
+    result = Result(replay.equal, replay.requests)
+    for bad in replay.mismatches:
+        where = f"dmesg line {bad.line}: {bad.request}"
+        result.differences.append(Difference(where, f"{bad.model:#x}", f"{bad.kernel:#x}"))
+    return result.extend(_reserved_ends(s.boot_log()))
+
+
+def _reserved_ends(log: BootLog) -> Iterable[tuple[str, str, str]]:
+    """Yield where each request's range ends: as many bytes behind its start as were asked for."""
+    size = None
+    for line in log.lines:
+        if line.kind in memblock_log.LATE:
+            return
+        if line.kind in ("mb_phys_alloc_range", "mb_alloc"):
+            size = line.values["size"]
+        elif line.kind == "mb_reserve" and size is not None:
+            v = line.values
+            if memblock_log.ALLOC in v["caller"]:
+                yield f"dmesg line {line.number} end", hex(v["start"] + size - 1), hex(v["last"])
+            size = None
+
+
+def _log_rows(s: Subject, zonelists: bool) -> Result:
+    s.boot_log()
+    return Result().extend(
+        (f"{row.where} {row.name}", row.model, row.kernel)
+        for row in s.rows
+        if row.where.startswith("dmesg ") and (row.where in ZONELIST_LINES) == zonelists
+    )
+
+
+@_register(
+    "boot-lines",
+    EXACT,
+    "From the memory map, the nodes and the boot options the kernel computes what it logs about "
+    "ranges, zones and nodes.",
+    "dmesg",
+)
+def _boot_lines(s: Subject) -> Result:
+    return _log_rows(s, zonelists=False)
+
+
+@_register(
+    "zonelists",
+    EXACT,
+    "The fallback order of nodes follows from their distances, CPUs and memory.",
+    "dmesg",
+    "nodes",
+)
+def _zonelists(s: Subject) -> Result:
+    return _log_rows(s, zonelists=True)
+
+
+@_register(
+    "zones",
+    EXACT,
+    "Spanned, present and managed pages follow from the memory map, the boot options and what was "
+    "reserved; managed pages that had to be copied from the record are not counted.",
+    "dmesg",
+    "/proc/zoneinfo",
+)
+def _zones(s: Subject) -> Result:
+    s.boot_log()
+    copied = [n.partition(":")[0] for n in s.machine.notes if "taken from the record" in n]
+    return Result().extend(
+        row
+        for row in s.zone_rows("spanned", "present", "managed", "start_pfn", "zone")
+        if not (row[0].endswith(" managed") and row[0].removesuffix(" managed") in copied)
+    )
+
+
+@_register(
+    "watermarks",
+    EXACT,
+    "min, low, high and promo are integer arithmetic on managed pages and two sysctls.",
+    "/proc/zoneinfo",
+    "sysctl_vm",
+)
+def _watermarks(s: Subject) -> Result:
+    rows = s.zone_rows("min", "low", "high", "promo")
+    s.need_known_marks()
+    return Result().extend(rows)
+
+
+@_register(
+    "protection",
+    EXACT,
+    "lowmem_reserve is a quotient of managed pages and a sysctl.",
+    "/proc/zoneinfo",
+)
+def _protection(s: Subject) -> Result:
+    rows = s.zone_rows("protection")
+    s.need_known_marks()
+    return Result().extend(rows)
+
+
+@_register(
+    "pcp-limits",
+    EXACT,
+    "The batch of the per-CPU lists and the threshold of the per-CPU counters follow from the zone's "
+    "size and the number of CPUs.",
+    "/proc/zoneinfo",
+)
+def _pcp_limits(s: Subject) -> Result:
+    return Result().extend(s.zone_rows("batch", "threshold"))
+
+
+@_register(
+    "mark-steps",
+    EXACT,
+    "low, high and promo lie one and the same step above min, low and high, whatever the step is.",
+    "/proc/zoneinfo",
+)
+def _mark_steps(s: Subject) -> Result:
+    text = s.cap.file("/proc/zoneinfo")
+    if text is None:
+        raise NotComparable("needs /proc/zoneinfo")
+    result = Result()
+    for info in zoneinfo.parse(text):
+        marks = info.pages
+        if not marks.get("managed"):
+            continue
+        where = f"Node {info.node} {info.zone}"
+        result.add(f"{where} high", 2 * marks["low"] - marks["min"], marks["high"])
+        if "promo" in marks:
+            result.add(f"{where} promo", 2 * marks["high"] - marks["low"], marks["promo"])
+    return result
+
+
+@_register(
+    "marks-now",
+    SHAPE,
+    "Marks and reserves recomputed from the pages managed now; without the log of the boot nobody "
+    "knows how many were managed when the kernel computed them.",
+    "/proc/zoneinfo",
+    "sysctl_vm",
+)
+def _marks_now(s: Subject) -> Result:
+    rows = s.zone_rows("min", "low", "high", "promo", "protection")
+    if s.marks_are_known:
+        raise NotComparable("watermarks and protection are compared exactly")
+    if s.recorded_min_free is None:
+        raise NotComparable("needs /proc/sys/vm/min_free_kbytes")
+    return Result().extend(rows)
+
+
+@_register(
+    "min_free_kbytes",
+    EXACT,
+    "The default is computed from the pages in use at boot, and raised by khugepaged.",
+    "dmesg",
+    "sysctl_vm",
+)
+def _min_free(s: Subject) -> Result:
+    s.boot_log()
+    recorded = s.recorded_min_free
+    if recorded is None:
+        raise NotComparable("needs /proc/sys/vm/min_free_kbytes")
+    kept = [section for section in s.cap.sections if "/proc/sys/vm/" not in section.command]
+    root = Capture(s.cap.name, s.cap.header, kept, None)
+    if s.cap.root is not None:
+        raise NotComparable("this machine's value may have been written since it booted")
+    own = Machine.from_capture(root).min_free_kbytes
+    if own != recorded:
+        raise NotComparable(
+            f"the sysctl is {recorded}, not the {own} that this machine computes: it was written by "
+            "hand, or the model is wrong"
+        )
+    result = Result()
+    result.add("min_free_kbytes", own, recorded)
+    return result
+
+
+@_register(
+    "meminfo",
+    EXACT,
+    "MemTotal is the sum of managed pages; CommitLimit follows from it, from huge pages and swap.",
+    "/proc/meminfo",
+    "/proc/zoneinfo",
+)
+def _meminfo(s: Subject) -> Result:
+    if s.cap.file("/proc/meminfo") is None:
+        raise NotComparable("needs /proc/meminfo")
+    if s.cap.root is not None and s.log is None:
+        raise NotComparable(
+            "a running machine's files are read one after the other; ballooning and hot-plugging "
+            "change MemTotal in between"
+        )
+    return Result().extend(
+        (row.name, row.model, row.kernel) for row in s.rows if row.where == "meminfo"
+    )
+
+
+@_register(
+    "sysctl-sweep",
+    EXACT,
+    "Watermarks, reserves and batches are recomputed from the sysctls at every setting; the marks "
+    "before the first write date from the boot, and are compared where its log is.",
+    "sweep",
+    "/proc/zoneinfo",
+)
+def _sweep(s: Subject) -> Result:
+    text = s.section("sweep")
+    if s.cap.file("/proc/zoneinfo") is None:
+        sweep.parse_defaults(text)
+        raise NotComparable("needs /proc/zoneinfo beside the sweep")
+    m = Machine.from_capture(s.cap)
+    names = [*sweep.LINE_FIELDS, *(f"protection[{i}]" for i in range(5)), "batch"]
+    result = Result()
+    for tag, zone, model, kernel in sweep.sweep(m, text):
+        for name, mine, theirs in zip(names, model, kernel, strict=False):
+            if name in ("boost", "spanned", "present", "managed", "start_pfn"):
+                continue  # these are given to the model
+            if tag != "default" or s.log is not None or name not in MARKS:
+                result.add(f"{tag} {zone} {name}", mine, theirs)
+    return result
+
+
+@_register(
+    "alloc-events",
+    EXACT,
+    "From the recorded lists and the requests, every split, claim, refill and drain follows.",
+    "alloc",
+    "trace",
+)
+def _alloc_events(s: Subject) -> Result:
+    replay = s.replay
+    result = Result(sum(replay.equal.values()), sum(replay.seen.values()))
+    for line, kernel, model in replay.mismatches:
+        result.differences.append(Difference(f"trace line {line}", str(model), str(kernel)))
+    if replay.stopped:
+        result.total += 1
+        result.differences.append(Difference("trace", replay.stopped, "goes on"))
+    return result
+
+
+@_register(
+    "alloc-frames",
+    EXACT,
+    "The lists are in the kernel's order, so the page frame that each request gets is decided.",
+    "alloc",
+    "trace",
+)
+def _alloc_frames(s: Subject) -> Result:
+    name = "kmem:mm_page_alloc"
+    replay = s.replay
+    result = Result(replay.equal.get(name, 0), replay.seen.get(name, 0))
+    for line, kernel, model in replay.mismatches:
+        mine = [values for key, values in model if key == name]
+        theirs = [values for key, values in kernel if key == name]
+        if mine != theirs:
+            result.differences.append(Difference(f"trace line {line}", str(mine), str(theirs)))
+    return result
+
+
+def _decayed(model: str, kernel: str) -> bool:
+    """Tell whether two lines of per-CPU lists differ only in ``high``, by calls of decay_pcp_high().
+
+    No event shows when the worker called it.
+    """
+    limit = re.compile(r" high=(\d{1,12}) ")
+    found, wanted = limit.search(model), limit.search(kernel)
+    if found is None or wanted is None or limit.sub("", model) != limit.sub("", kernel):
+        return False
+    fields = {k: int(v) for k, v in re.findall(r" (\w+)=(\d{1,12})", model)}
+    high = fields["high"]
+    while high > int(wanted[1]) and high > fields["high_min"]:
+        floor = fields["count"] - (fields["batch"] << PCP_BATCH_SCALE_MAX)
+        high = max(floor, high - (high >> 3), fields["high_min"])
+        if high == floor:
+            break
+    return high == int(wanted[1])
+
+
+@_register(
+    "alloc-lists",
+    EXACT,
+    "After the last event every free list and per-CPU list must be the recorded one, in order; how "
+    "often the worker of once a second lowered an idle CPU's limit is read off the limit.",
+    "alloc",
+    "trace",
+)
+def _alloc_lists(s: Subject) -> Result:
+    replay = s.replay
+    result = Result(replay.lists - len(replay.lists_differ), replay.lists)
+    for kernel, model in replay.lists_differ:
+        if _decayed(model, kernel):
+            result.equal += 1
+            continue
+        where = re.sub(r" nr_free.*| : .*", "", kernel or model)
+        result.differences.append(Difference(where, model, kernel))
+    return result
+
+
+@_register(
+    "snapshot",
+    EXACT,
+    "Free lists and per-CPU lists, loaded into the model's zones, must come out line for line.",
+    "snap",
+    "alloc",
+)
+def _snapshot(s: Subject) -> Result:
+    texts = [s.cap.get("snap") or ""]
+    texts += re.split(r"^SNAPSHOT \d+\n", s.cap.get("alloc") or "", flags=re.MULTILINE)[1:]
+    result = Result()
+    for number, text in enumerate(texts):
+        if not re.search(r"^zone node=", text, re.MULTILINE):
+            continue
+        zones = snapshot.parse(text)
+        total, differ = alloctrace.differences(zones, snapshot.take(snapshot.load(zones)))
+        result.equal += total - len(differ)
+        result.total += total
+        where = f"snapshot {number}" if number else "snap"
+        result.differences += [Difference(where, mine, theirs) for theirs, mine in differ]
+    if not result.total:
+        raise NotComparable("needs a snapshot of the allocator's lists")
+    return result
+
+
+@_register(
+    "page-tables",
+    EXACT,
+    "Flags, map counts, table sizes and fault counts after each step are decided; page frames are "
+    "compared as the same or another.",
+    "pgmap",
+    "pgmap_mthp64",
+    "thp",
+    "mthp_settings",
+)
+def _page_tables(s: Subject) -> Result:
+    result = Result()
+    for name in ("pgmap", "pgmap_mthp64"):
+        if name in s.cap:
+            rows = pgmap.compare(s.cap, name)
+            result.extend((f"{name} {where}", mine, theirs) for where, mine, theirs in rows)
+    if not result.total:
+        raise NotComparable("needs a section 'pgmap'")
+    return result
+
+
+@_register(
+    "faults",
+    EXACT,
+    "Each access faults or not, with an error code and a signal that the page table decides.",
+    "faults",
+    "trace",
+    "segfaults",
+)
+def _faults(s: Subject) -> Result:
+    s.section("faults")
+    s.section("trace")
+    result = Result().extend(faults.compare(s.cap))
+    if "segfaults" in s.cap:
+        rows = faults.compare_segfaults(s.cap["segfaults"])
+        result.extend((f"segfaults {where}", mine, theirs) for where, mine, theirs in rows)
+    return result
+
+
+@_register(
+    "oops",
+    EXACT,
+    "The first lines of an oops follow from the address and the error code.",
+    "oops0",
+    "oops1",
+    "oops2",
+    "oops3",
+)
+def _oops(s: Subject) -> Result:
+    result = Result()
+    for section in s.cap.sections:
+        if re.fullmatch(r"oops\d+", section.name):
+            rows = faults.compare_oops(section.text)
+            result.extend((f"{section.name} {where}", mine, theirs) for where, mine, theirs in rows)
+    if not result.total:
+        raise NotComparable("needs a section with an oops ('oops0')")
+    return result
+
+
+def _texts_of(cap: Capture) -> list[tuple[str, str, str]]:
+    """Return (where, file, text) of each /proc text that was recorded whole."""
+    if cap.root is not None:
+        found = [(path, path, cap.file(path) or "") for path in TEXTS]
+    else:
+        found = [(s.name, s.command.removeprefix("cat "), s.text) for s in cap.sections]
+    return [(where, path, text) for where, path, text in found if path in TEXTS and text]
+
+
+@_register(
+    "texts",
+    EXACT,
+    "A text that is understood can be written back: every line of /proc read and printed again.",
+    *TEXTS,
+    "trace",
+)
+def _texts(s: Subject) -> Result:
+    result = Result()
+    for where, path, text in _texts_of(s.cap):
+        mine = TEXTS[path].render(TEXTS[path].parse(text)).split("\n")
+        theirs = text.split("\n")
+        for i in range(max(len(mine), len(theirs)) - 1):
+            a = mine[i] if i < len(mine) else "(none)"
+            b = theirs[i] if i < len(theirs) else "(none)"
+            result.add(f"{where} line {i + 1}", a, b)
+    if "mm_page_" in (s.cap.get("trace") or ""):
+        for line in ftrace.parse(s.cap["trace"]):
+            if line.event is not None and line.event.name in ftrace.FORMATS:
+                # The address of the struct page may be hashed.
+                mine_ = re.sub(r"page=\S+ ", "", " ".join(ftrace.render_event(line.event)))
+                theirs_ = re.sub(r"page=\S+ ", "", f"{line.name} {line.args}")
+                result.add(f"trace line {line.number}", mine_, theirs_)
+    if not result.total:
+        raise NotComparable(f"needs one of {', '.join(TEXTS)}")
+    return result
+
+
+@_register(
+    "names",
+    SHAPE,
+    "A model machine prints the same lines in the same order; which ones there are depends on the "
+    "kernel's configuration, and the values on what ran.",
+    "/proc/zoneinfo",
+    "/proc/meminfo",
+    "/proc/vmstat",
+)
+def _names(s: Subject) -> Result:
+    result = Result()
+    for path in ("/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo"):
+        text = s.cap.file(path)
+        if not text:
+            continue
+        mine, theirs = _blanked(TEXTS[path].show(s.machine)), _blanked(text)
+        same = SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes()
+        for tag, a, b, c, d in same:
+            if tag == "equal":
+                result.equal += d - c
+                result.total += d - c
+                continue
+            for k in range(max(b - a, d - c)):
+                ours = mine[a + k] if a + k < b else "(none)"
+                kernel = theirs[c + k] if c + k < d else "(none)"
+                result.add(f"{path} line {c + k + 1}", ours, kernel)
+    if not result.total:
+        raise NotComparable("needs /proc/meminfo, /proc/vmstat or /proc/zoneinfo")
+    return result
+
+
+def _blanked(text: str) -> list[str]:
+    """Return the lines of a text without their numbers."""
+    return [re.sub(r" *-?\d+", " N", line) for line in text.rstrip("\n").split("\n")]
+
+
+# ---- running them --------------------------------------------------------------------------------
+
+
+def select(names: Iterable[str]) -> list[Comparison]:
+    """Return the comparisons of these names, all if there is none.
+
+    :raises UsageError: for an unknown name
+    """
+    wanted = list(names)
+    known = {c.name: c for c in COMPARISONS}
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"no comparison {name!r}; there are {', '.join(known)}")
+    return [c for c in COMPARISONS if not wanted or c.name in wanted]
+
+
+def _run(comparison: Comparison, subject: Subject) -> Outcome:
+    """Run a comparison; whatever its texts hold, there is an outcome."""
+    try:
+        result = comparison.run(subject)
+    except NotComparable as err:
+        return Outcome(comparison, "not compared", reason=str(err))
+    except UsageError as err:
+        return Outcome(comparison, "not compared", reason=str(err).split("\n")[0])
+    except ParseError as err:
+        return Outcome(comparison, "damaged", reason=str(err))
+    except MMError as err:
+        return Outcome(comparison, "damaged", reason=f"the model cannot follow it: {err}")
+    except DAMAGE as err:
+        reason = f"its texts contradict each other ({type(err).__name__}: {err})"
+        return Outcome(comparison, "damaged", reason=reason[:300])
+    if not result.total:
+        return Outcome(comparison, "not compared", reason="the capture has no value to compare")
+    return Outcome(comparison, "differs" if result.differences else "equal", result)
+
+
+def _uncovered(cap: Capture, outcomes: list[Outcome]) -> list[str]:
+    """Return the sections that no comparison that ran has read."""
+    read = {name: None for o in outcomes if o.result.total for name in o.comparison.reads}
+    return [
+        s.name
+        for s in cap.sections
+        if s.name not in read
+        and s.command.removeprefix("cat ") not in read
+        and s.name not in ("uname", "cmdline")
+        and not s.name.startswith("SOURCE ")
+    ]
+
+
+def compare(source: str | Path | Capture, comparisons: list[Comparison] | None = None) -> Report:
+    """Run every comparison that a capture allows.
+
+    :param source: a capture, its name, or a file or folder
+    :raises UsageError: if there is no such file
+    :raises ParseError: if it is no capture
+    """
+    cap = source if isinstance(source, Capture) else capture.load(source)
+    subject = Subject(cap)
+    outcomes = [_run(c, subject) for c in (COMPARISONS if comparisons is None else comparisons)]
+    notes = []
+    status = cap.header.get("status")
+    if status not in (None, "ok"):
+        notes.append(f"the recording did not finish (status: {status})")
+    if subject.release and not re.match(r"6\.12(\D|$)", subject.release):
+        notes.append(f"the model is of Linux 6.12; this is {subject.release}: it may differ")
+    elif not subject.release and any(o.result.total for o in outcomes):
+        notes.append("the record does not say which kernel it is of; the model is of Linux 6.12")
+    return Report(
+        cap.name, subject.release, outcomes, _uncovered(cap, outcomes), notes, cap.unreadable
+    )
+
+
+def summary(reports: list[Report]) -> dict[str, dict[str, int]]:
+    """Return, by kind, how many comparisons ran and were equal, and how many values."""
+    out = {}
+    for kind in (EXACT, SHAPE):
+        ran = [o for r in reports for o in r.ran() if o.comparison.kind == kind]
+        out[kind] = {
+            "comparisons": len(ran),
+            "comparisons_equal": sum(o.outcome == "equal" for o in ran),
+            "values": sum(o.result.total for o in ran),
+            "values_equal": sum(o.result.equal for o in ran),
+        }
+    return out
+
+
+def to_text(report: Report, verbose: bool = False) -> str:
+    """Return a report as lines: one for each comparison, with each difference if @verbose."""
+    kernel = f" (Linux {report.release})" if report.release else ""
+    lines = [f"{report.name}{kernel}"]
+    absent: dict[str, list[str]] = {}
+    for o in report.outcomes:
+        c, r = o.comparison, o.result
+        if r.total:
+            line = f"  {c.kind}  {c.name:<16}{r.equal}/{r.total}"
+            lines.append(line if o.outcome == "equal" else f"{line}  {len(r.differences)} differ")
+            if verbose:
+                lines.append(f"           {c.why}")
+                for d in r.differences:
+                    lines += [
+                        f"    {d.where}",
+                        f"      model   {d.model}",
+                        f"      kernel  {d.kernel}",
+                    ]
+        elif o.outcome == "damaged":
+            lines.append(f"  damaged  {c.name}: {o.reason}")
+        else:
+            absent.setdefault(o.reason, []).append(c.name)
+    for reason, names in absent.items():
+        lines.append(f"  not compared: {', '.join(names)}: {reason}")
+    if report.uncovered:
+        lines.append(f"  no comparison covers: {', '.join(report.uncovered)}")
+    lines += [f"  could not read {path}: try as root" for path in report.unreadable]
+    lines += [f"  note: {note}" for note in report.notes]
+    return "\n".join(lines)
+
+
+def captures_in(path: Path) -> list[Path]:
+    """Return the capture files of a folder, or the path itself if it is one capture.
+
+    :raises UsageError: if a folder has none
+    """
+    if not path.is_dir() or (path / "proc").is_dir():
+        return [path]
+    files = [
+        p for p in sorted(path.rglob("*")) if p.is_file() and p.name.endswith((".txt", ".txt.gz"))
+    ]
+    if not files:
+        raise UsageError(f"{path}: no capture (*.txt, *.txt.gz) and no proc/ in this folder")
+    return files
+
+
+def exit_status(reports: list[Report], bad_input: bool = False) -> int:
+    """Return 1 if an exact comparison differs, 2 if something is damaged or nothing ran, else 0."""
+    outcomes = [o for report in reports for o in report.outcomes]
+    if any(o.outcome == "differs" and o.comparison.kind == EXACT for o in outcomes):
+        return 1
+    if bad_input or any(o.outcome == "damaged" for o in outcomes):
+        return 2
+    return 0 if any(o.result.total for o in outcomes) else 2

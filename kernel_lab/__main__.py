@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import signal
 import sys
 from pathlib import Path
 
@@ -140,5 +141,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def interrupted(number: int, frame: object) -> None:
+    """End as Ctrl-C does, so that no guest is left running."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupted)
     sys.exit(main())

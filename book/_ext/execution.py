@@ -27,7 +27,7 @@ from sphinx.util import logging
 logger = logging.getLogger(__name__)
 
 #: What a chapter's outputs depend on besides the chapter.
-INPUTS = ("mmcore", "book/captures", "requirements.txt")
+INPUTS = ("mmcore", "book/captures", "tests/captures", "requirements.txt")
 #: How many caches of earlier engines to keep, so that going back to one is quick.
 KEEP = 4
 #: A chapter that takes longer than this many seconds to execute is reported.

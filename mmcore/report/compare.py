@@ -55,7 +55,9 @@ __all__ = [
     "captures_in",
     "compare",
     "exit_status",
+    "recorded",
     "select",
+    "short_name",
     "summary",
     "to_text",
 ]
@@ -946,6 +948,19 @@ def captures_in(path: Path) -> list[Path]:
     if not files:
         raise UsageError(f"{path}: no capture (*.txt, *.txt.gz) and no proc/ in this folder")
     return files
+
+
+def recorded() -> list[Path]:
+    """Return the captures of the book and, where they are, those of its tests."""
+    book = capture.find("n1-1g/physical").parents[1]
+    tests = book.parents[1] / "tests" / "captures"
+    return captures_in(book) + (captures_in(tests) if tests.is_dir() else [])
+
+
+def short_name(name: str) -> str:
+    """Return "topology/experiment" of a capture's path."""
+    path = Path(name)
+    return f"{path.parent.name}/{path.name.partition('.')[0]}"
 
 
 def exit_status(reports: list[Report], bad_input: bool = False) -> int:

@@ -19,7 +19,16 @@ from kernel_lab.kernel import Kernel
 from kernel_lab.needs import LabError, installed
 from kernel_lab.topology import TOPOLOGIES, Topology
 
-__all__ = ["Failed", "Progress", "Result", "differences", "programs_needed", "run", "topology"]
+__all__ = [
+    "Failed",
+    "Progress",
+    "Result",
+    "differences",
+    "programs_needed",
+    "run",
+    "sources",
+    "topology",
+]
 
 #: Packages whose versions decide what a capture says, besides the kernel's own.
 RECORDED = ("busybox-static", "gcc-12", "gcc", "libc6-dev", "qemu-system-x86")
@@ -90,12 +99,13 @@ def _uses_layout(program: str) -> bool:
     return path.is_file() and '#include "layout.h"' in path.read_text(encoding="utf-8")
 
 
-def _sources(experiment: Experiment) -> dict[str, str]:
+def sources(experiment: Experiment) -> dict[str, str]:
+    """Return file name -> text of the scripts and programs that an experiment runs."""
     names = ["init.sh", "record.sh"]
     if experiment.programs:
         names += ["guest.h", *(f"{name}.c" for name in experiment.programs)]
-    sources = {name: (GUEST / name).read_text(encoding="utf-8") for name in names}
-    return {**sources, f"{experiment.name}.sh": experiment.script}
+    texts = {name: (GUEST / name).read_text(encoding="utf-8") for name in names}
+    return {**texts, f"{experiment.name}.sh": experiment.script}
 
 
 def _header(
@@ -154,7 +164,7 @@ def run(experiment: Experiment, name: str, kernel: Kernel, cache: Path) -> Resul
     head = _header(experiment, name, kernel, shown, archive)
     found = capture.sections(outcome.stream)
     timing = {"seconds": round(outcome.seconds, 1)}
-    text = capture.render(head, timing, found, _sources(experiment))
+    text = capture.render(head, timing, found, sources(experiment))
     return Result(text, found, outcome.seconds)
 
 

@@ -4,7 +4,12 @@
 # programs: freelists
 EVENTS="kmem/mm_page_alloc kmem/mm_page_free kmem/mm_page_free_batched kmem/mm_page_alloc_extfrag
     kmem/mm_page_pcpu_drain kmem/mm_page_alloc_zone_locked"
+# Nothing that has no event may touch the lists meanwhile: no compaction ahead of need, no worker that
+# once a second lets each CPU's lists shrink, and the workload may have the CPU all the time.
+echo -1 >/proc/sys/kernel/sched_rt_runtime_us
 echo 0 >/proc/sys/vm/compaction_proactiveness
+echo 3600 >/proc/sys/vm/stat_interval
+sleep 3
 record buddyinfo_before cat /proc/buddyinfo
 record pagetypeinfo_before cat /proc/pagetypeinfo
 trace_on 16384 $EVENTS

@@ -1,6 +1,6 @@
 /*
  * freelists snapshot
- * freelists workload SEED OPERATIONS
+ * freelists workload SEED OPERATIONS [PIPES]
  *
  * Prints the page allocator's own lists, which no file of /proc shows in their order. They are read
  * from the kernel's memory through /proc/kcore; layout.h says where fields lie in this very kernel.
@@ -246,7 +246,8 @@ static struct {
 	char *start;
 	u64 pages;
 } slots[SLOTS];
-static int pipes[24][2], nr_pipes, shared_file;
+#define MAX_PIPES 400
+static int pipes[MAX_PIPES][2], nr_pipes, most_pipes = 24, shared_file;
 
 static void release(int slot)
 {
@@ -293,22 +294,22 @@ static void discard(int slot)
 	madvise(slots[slot].start + from * PAGE, (1 + below(slots[slot].pages - from)) * PAGE, MADV_DONTNEED);
 }
 
-/* Pipe buffers: order 0, unmovable. */
+/* Pipe buffers: order 0, unmovable. With many pipes, more at a time, so that such pages run short. */
 static void pipe_buffers(void)
 {
-	static char bytes[12288];
+	static char bytes[49152];
 
-	if (nr_pipes == 24) {
-		while (nr_pipes > 6) {
+	if (nr_pipes == most_pipes) {
+		while (nr_pipes > most_pipes / 4) {
 			nr_pipes--;
 			close(pipes[nr_pipes][0]);
 			close(pipes[nr_pipes][1]);
 		}
 		return;
 	}
-	if (pipe(pipes[nr_pipes]) || write(pipes[nr_pipes][1], bytes, 1 + below(sizeof bytes)) < 0)
-		fail("pipe");
-	nr_pipes++;
+	for (int i = 0; i < most_pipes / 24 && nr_pipes < most_pipes; i++, nr_pipes++)
+		if (pipe(pipes[nr_pipes]) || write(pipes[nr_pipes][1], bytes, 1 + below(sizeof bytes)) < 0)
+			fail("pipe");
 }
 
 /* A kernel stack, page tables, slabs; the child copies one page of what it shares. */
@@ -372,15 +373,23 @@ static void mark(const char *text)
 
 int main(int argc, char **argv)
 {
+	struct sched_param first_in_line = { .sched_priority = 1 };
 	int tracing_on;
 
 	open_kernel();
+	/* No kernel thread gets the CPU while a list is walked, or between the two snapshots. */
+	if (sched_setscheduler(0, SCHED_FIFO, &first_in_line))
+		fail("sched_setscheduler");
 	snapshot(first);
-	if (argc != 4 || strcmp(argv[1], "workload")) {
+	if (argc < 4 || strcmp(argv[1], "workload")) {
 		fputs(first, stdout);
 		return argc != 2 || strcmp(argv[1], "snapshot");
 	}
 	seed(strtoull(argv[2], NULL, 10));
+	if (argc == 5)
+		most_pipes = atoi(argv[4]);
+	if (most_pipes < 24 || most_pipes > MAX_PIPES)
+		fail("from 24 to %d pipes", MAX_PIPES);
 	marker = open("/sys/kernel/tracing/trace_marker", O_WRONLY);
 	tracing_on = open("/sys/kernel/tracing/tracing_on", O_WRONLY);
 	shared_file = memfd_create("workload", 0);

@@ -35,7 +35,7 @@ _LINE = re.compile(
 )
 _DEFAULTS_LINE = re.compile(
     r"defaults min_free_kbytes=(\d{1,12}) watermark_scale_factor=(\d{1,6}) "
-    r"lowmem_reserve_ratio=(\d{1,9}(?:\s\d{1,9}){4}) percpu_pagelist_high_fraction=(\d{1,9})\b.*"
+    r"lowmem_reserve_ratio=(\d{1,9}(?:[\s_]\d{1,9}){4}) percpu_pagelist_high_fraction=(\d{1,9})\b.*"
 )
 #: What the script wrote back after each group of settings, where the record does not say.
 DEFAULTS = {

@@ -20,8 +20,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import web_packages
+
 ROOT = Path(__file__).resolve().parents[1]
-WEB = ROOT / "tools" / "web"
 OTHER_PYTHONS = ["3.12", "3.13"]
 #: What the engine's tests need with another Python; versions are those of requirements.txt.
 NEEDED = [
@@ -84,23 +85,6 @@ def environment(version: str, python: str) -> Path:
         subprocess.run([*pip, "--no-deps", *pins(NEEDED)], check=True)
         stamp.write_text(wanted)
     return folder / "bin" / "python"
-
-
-def web_packages() -> str | None:
-    """Install the front-end packages (Pyodide, axe); return why that did not work, or None."""
-    lock = (WEB / "package-lock.json").read_text()
-    stamp = WEB / "node_modules" / ".made-with.json"
-    if stamp.exists() and stamp.read_text() == lock:
-        return None
-    npm = shutil.which("npm") or str(Path(sys.executable).parent / "npm")
-    print("installing the front-end packages (npm ci, 17 MB) ...", flush=True)
-    done = subprocess.run(
-        [npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=WEB, check=False
-    )
-    if done.returncode:
-        return "npm ci failed"
-    stamp.write_text(lock)
-    return None
 
 
 class Totals:
@@ -176,7 +160,7 @@ def main() -> None:
     totals = Totals()
     notes = []
     why = (
-        web_packages()
+        web_packages.install()
         if everything or any("pyodide" in p or "browser" in p for p in paths)
         else None
     )

@@ -572,6 +572,14 @@ class Rendering:
         """The frames that are printed in the PDF and shown where no script runs."""
         return [self.frames[i] for i in self.key_indices]
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The values that are not their parameter's default, in the form in which they are stored."""
+        params = self.explorable.params
+        shown = {n: params[n].format(v) for n, v in self.values.items()}
+        plain = {n: p.format(p.parse(n, p.default)) for n, p in params.items()}
+        return {n: v for n, v in shown.items() if v != plain[n]}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the whole rendering as what JSON can carry."""
         params = self.explorable.params
@@ -687,7 +695,12 @@ def find(name: str) -> Explorable:
     return _registry[name]
 
 
-def _sampled(frames: Iterator[Frame], key: tuple[str, ...], what: str) -> tuple[list[Frame], int]:
+def _sampled(
+    frames: Iterator[Frame],
+    key: tuple[str, ...],
+    what: str,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Frame], int]:
     """Return at most `MAX_FRAMES` of @frames, evenly spaced, and how many there were.
 
     The first, the last and the first frame with each key mark are always among them.
@@ -702,6 +715,8 @@ def _sampled(frames: Iterator[Frame], key: tuple[str, ...], what: str) -> tuple[
             raise UsageError(f"{what} yielded {type(frame).__name__}, not a Frame")
         if total > MAX_STEPS:
             raise ParamError("", f"the run has more than {MAX_STEPS} steps; make it smaller")
+        if progress is not None:
+            progress(total)
         last = frame
         if frame.mark in key and frame.mark not in first_marks:
             first_marks.add(frame.mark)
@@ -722,18 +737,24 @@ def _numbered(frame: Frame, step: int) -> Frame:
     )
 
 
-def render(name: str, values: Mapping[str, Any] | None = None) -> Rendering:
+def render(
+    name: str,
+    values: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Rendering:
     """Run the explorable called @name with @values and return its frames.
 
     :param values: parameter values, as Python objects or as the text a control or a URL holds; what is
         left out has its default
+    :param progress: called with the number of each frame as it comes
     :raises ParamError: if there is no such figure, a value cannot be taken, or the engine refuses what
         the values ask for
     """
     figure = find(name)
     parsed = figure.parse(values)
     try:
-        frames, total = _sampled(iter(figure.function(SimpleNamespace(**parsed))), figure.key, name)
+        run = iter(figure.function(SimpleNamespace(**parsed)))
+        frames, total = _sampled(run, figure.key, name, progress)
     except ParamError:
         raise
     except MMError as err:

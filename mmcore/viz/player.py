@@ -267,6 +267,8 @@ def stepper(
         for i in keys
         if i != shown
     )
+    if rendering.explorable.params:
+        opening += f' data-values="{shapes.esc(json.dumps(rendering.changed))}"'
     focus = ' tabindex="0"' if n > 1 else ""
     label = f"{shapes.esc(title)}. Arrow keys step, space plays." if n > 1 else shapes.esc(title)
     lead = f"{_counter(rendering, shown)}. " if n > 1 else ""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +38,34 @@ def html() -> Path:
     if done.returncode:
         pytest.fail("make book fails:\n" + (done.stdout + done.stderr)[-4000:], pytrace=False)
     return ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def site(html: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the book two folders below its host's root, as a forge does."""
+    import serve
+
+    host = tmp_path_factory.mktemp("host")
+    (host / "some").mkdir()
+    (host / "some" / "book-1").symlink_to(html)
+    (host / "404.html").symlink_to(html / "404.html")
+    server = serve.server(host, 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/some/book-1"
+    server.shutdown()
+
+
+@pytest.fixture(
+    scope="module"
+)  # a second Playwright in the same process needs the first one closed
+def browser() -> Iterator[Any]:
+    """Chromium, or a skipped test where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None and not os.environ.get("CI"):
+        pytest.skip("there is no chromium (on Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield b
+        b.close()

@@ -148,19 +148,28 @@
     show(Number(fig.dataset.start || 0));
     reserve();
     var width = fig.clientWidth;
-    window.addEventListener("resize", function () {
+    function resized() {
       if (fig.clientWidth === width) return;
       width = fig.clientWidth;
       caption.style.minHeight = "";
       reserve();
-    });
+    }
+    // An observer goes with its figure, which a live run replaces; a listener of the window would stay.
+    if (window.ResizeObserver) new window.ResizeObserver(resized).observe(fig);
+    else window.addEventListener("resize", resized);
     fig.mmShow = show;
+    fig.mmStep = function () { return at; };
   }
 
   function startAll(root) {
     Array.prototype.forEach.call((root || document).querySelectorAll(".mm-fig[data-mm]"), start);
     Array.prototype.forEach.call((root || document).querySelectorAll(".mm-chart .mm-stage, .mm-beside, .mm-show pre"), reachable);
   }
+
+  // The theme's print button; a strict policy lets no handler stand in the page itself.
+  document.addEventListener("click", function (event) {
+    if (event.target.closest && event.target.closest("[data-mm-print]")) window.print();
+  });
 
   window.mmFigures = { start: startAll };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", function () { startAll(); });

@@ -1,0 +1,115 @@
+"""The engine in the reader's browser: what the page's worker calls, one function for all its questions.
+
+The page sends the name of an operation and JSON, and gets JSON back (`handle()`); whatever goes wrong comes back as
+words. Markup in an answer is made by the book's own renderers, which escape; text that a reader typed or pasted
+stays text. Nothing here needs a browser, so CPython's tests run the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmcore.errors import MMError, UsageError
+from mmcore.proc import capture
+from mmcore.viz import player
+from mmcore.viz.explorable import Explorable, ParamError, find, render
+
+__all__ = ["handle", "provide_captures"]
+
+#: Called with a number that grows while something runs.
+Tick = Callable[[int], None]
+#: Tell the page at most this often, in seconds, how far a run is.
+TICK = 0.1
+#: What an operation answers, ready for JSON.
+Answer = dict[str, Any]
+
+
+def provide_captures(names: list[str], fetch: Callable[[str], Any], folder: str) -> None:
+    """Let `mmcore.proc.capture` find the book's captures, each fetched when it is first asked for.
+
+    :param names: their paths below ``book/captures``, such as ``n1-1g/physical.txt``
+    :param fetch: returns the bytes of a path
+    :param folder: where to put them
+    """
+    root = Path(folder) / "book" / "captures"
+    by_name = {path.removesuffix(".gz").removesuffix(".txt"): path for path in names}
+    find_here = capture.find
+
+    def find_or_fetch(name: str) -> Path:
+        path = by_name.get(name)
+        if path is not None and not (root / path).exists():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(bytes(fetch(path)))
+        return find_here(name)
+
+    capture.find = find_or_fetch
+
+
+def _slowly(tick: Tick | None) -> Tick | None:
+    """Return @tick, called only so often that it costs nothing."""
+    if tick is None:
+        return None
+    last = time.monotonic()
+
+    def sometimes(n: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > TICK:
+            last = now
+            tick(n)
+
+    return sometimes
+
+
+def _controls(figure: Explorable) -> Answer:
+    """Return what a page needs to make an explorable's controls."""
+    params = [{"name": name, **param.schema()} for name, param in figure.params.items()]
+    return {"title": figure.title, "help": figure.help, "params": params}
+
+
+def _figure(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
+    """Run an explorable with the values of its controls.
+
+    Asks for ``name``, ``values`` and ``prefix`` (of the ids); answers with the stepper as ``html``, the ``values`` as
+    they were understood, and the ``controls``.
+    """
+    figure = find(asked["name"])
+    answer: Answer = {"controls": _controls(figure)}
+    try:
+        rendering = render(asked["name"], asked["values"], _slowly(tick))
+    except ParamError as err:
+        return answer | {"error": {"param": err.param, "text": err.text}}
+    values = {n: figure.params[n].format(v) for n, v in rendering.values.items()}
+    html = player.stepper(rendering, asked["prefix"])
+    return answer | {"html": html, "values": values, "frames": len(rendering.frames)}
+
+
+OPERATIONS: dict[str, Callable[[Mapping[str, Any], Tick | None], Answer]] = {
+    "figure": _figure,
+}
+
+
+def handle(operation: str, asked: str, tick: Tick | None = None) -> str:
+    """Carry out one of the page's requests.
+
+    :param operation: a key of `OPERATIONS`
+    :param asked: what it needs, as JSON
+    :param tick: called now and then while it runs
+    :return: JSON; where something is wrong it has ``error`` with ``text``, in words, and ``param`` where a
+        single parameter is to blame
+    """
+    try:
+        answer = OPERATIONS[operation](json.loads(asked), tick)
+    except ParamError as err:
+        answer = {"error": {"param": err.param, "text": err.text}}
+    except (UsageError, MMError) as err:
+        answer = {"error": {"param": "", "text": str(err)}}
+    except (MemoryError, RecursionError) as err:
+        answer = {"error": {"param": "", "text": f"this is too large for the page: {err!r}"}}
+    except Exception as err:  # a fault of ours: the reader is told, and the page goes on
+        answer = {"error": {"param": "", "text": f"the engine failed: {type(err).__name__}: {err}"}}
+    return json.dumps(answer)

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from kernel_lab import capture, experiment, kernel, run
+from kernel_lab import capture, experiment, here, kernel, run
 from kernel_lab.needs import LabError, require
 from kernel_lab.topology import TOPOLOGIES
 
@@ -27,6 +27,9 @@ def arguments() -> argparse.ArgumentParser:
     runner.add_argument("--topology", action="append", metavar="NAME", help="may be repeated")
     runner.add_argument("--out", type=Path, default=ROOT / "_build" / "captures", metavar="DIR")
     runner.add_argument("--show", action="store_true", help="print the sections too")
+    runner.add_argument(
+        "--here", action="store_true", help="on this machine's own kernel, where that does no harm"
+    )
     checker = commands.add_parser("check", help="record captures again; say what differs")
     checker.add_argument("captures", nargs="+", type=Path, metavar="FILE")
     for command in (runner, checker):
@@ -66,8 +69,22 @@ def fetch() -> kernel.Kernel:
     return kernel.fetch(CACHE / "kernel")
 
 
+def run_here(options: argparse.Namespace) -> int:
+    """Record captures of the kernel that runs now."""
+    loaded = [experiment.load(name) for name in options.experiments or experiment.available()]
+    chosen = [one for one in loaded if one.here or options.experiments]
+    require(here.NEEDED)
+    for one in chosen:
+        path = options.out / here.TOPOLOGY / f"{one.name}.txt"
+        capture.write(path, here.run(one, CACHE / "programs", run.sources(one)))
+        print(path)
+    return 0
+
+
 def run_all(options: argparse.Namespace) -> int:
     """Record captures; returns the number of guests that failed."""
+    if options.here:
+        return run_here(options)
     chosen = [experiment.load(name) for name in options.experiments or experiment.available()]
     pairs = [(e, name) for e in chosen for name in options.topology or e.topologies]
     for _, name in pairs:

@@ -6,6 +6,7 @@
 # modules: nd_pmem
 # append: memblock=debug
 # timeout: 400
+# here: yes
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["FOLDER", "GUEST", "Experiment", "available", "load", "parse"]
 
 FOLDER = Path(__file__).resolve().parent / "experiments"
 GUEST = Path(__file__).resolve().parent / "guest"
-KEYS = ("records", "topologies", "programs", "modules", "append", "timeout")
+KEYS = ("records", "topologies", "programs", "modules", "append", "timeout", "here")
 LINE_RE = re.compile(r"# (\w+):(?: (.*))?")
 
 
@@ -29,6 +30,7 @@ class Experiment:
     """A script and what its head says.
 
     :ivar timeout: seconds of real time after which the guest is given up
+    :ivar here: whether it also runs on a machine's own kernel, as an ordinary user and without harm
     """
 
     name: str
@@ -39,6 +41,7 @@ class Experiment:
     modules: tuple[str, ...] = ()
     append: str = ""
     timeout: int = 400
+    here: bool = False
 
 
 def parse(name: str, script: str) -> Experiment:
@@ -80,6 +83,7 @@ def parse(name: str, script: str) -> Experiment:
         tuple(values.get("modules", "").split()),
         values.get("append", ""),
         int(timeout),
+        values.get("here", "no") == "yes",
     )
 
 

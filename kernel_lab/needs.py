@@ -18,6 +18,7 @@ PACKAGES = {
     "gcc": "gcc",
     "strip": "binutils",
     "/usr/lib/x86_64-linux-gnu/libc.a": "libc6-dev",
+    "setarch": "util-linux",
     "zstd": "zstd",
 }
 

@@ -28,12 +28,13 @@ def layout(kernel: Kernel, cache: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def build(name: str, kernel: Kernel, cache: Path) -> bytes:
+def build(name: str, kernel: Kernel | None, cache: Path) -> bytes:
     """Return a static executable made from ``guest/NAME.c``.
 
     It is compiled in a folder of its own under fixed names, so that no path of this machine gets
     into it.
 
+    :param kernel: the kernel whose structures it reads; None where it reads none
     :raises LabError: if there is no such program, or it does not compile
     """
     source = GUEST / f"{name}.c"
@@ -42,6 +43,8 @@ def build(name: str, kernel: Kernel, cache: Path) -> bytes:
     text = source.read_text(encoding="utf-8")
     files = {"program.c": text, "guest.h": (GUEST / "guest.h").read_text(encoding="utf-8")}
     if '#include "layout.h"' in text:
+        if kernel is None:
+            raise LabError(f"{name} reads structures of one kernel image")
         files["layout.h"] = layout(kernel, cache)
     compiler = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=True)
     key = hashlib.sha256("\0".join([compiler.stdout, *FLAGS, *files.values()]).encode())

@@ -5,8 +5,10 @@
 EVENTS="kmem/mm_page_alloc kmem/mm_page_free kmem/mm_page_free_batched kmem/mm_page_alloc_extfrag
     kmem/mm_page_pcpu_drain kmem/mm_page_alloc_zone_locked"
 # Nothing that has no event may touch the lists meanwhile: no compaction ahead of need, no worker that
-# once a second lets each CPU's lists shrink, and the workload may have the CPU all the time.
+# once a second lets each CPU's lists shrink, and the workload may have the CPU all the time; since 6.12
+# a server of the deadline class lets other tasks, kswapd and kcompactd among them, have a part of it.
 echo -1 >/proc/sys/kernel/sched_rt_runtime_us
+for server in /sys/kernel/debug/sched/fair_server/*/runtime; do echo 0 >$server; done
 echo 0 >/proc/sys/vm/compaction_proactiveness
 echo 3600 >/proc/sys/vm/stat_interval
 sleep 3
@@ -20,7 +22,7 @@ eater anon=$((free - 44)) stay=99999 >/dev/null &
 sleep 5
 record buddyinfo_taken cat /proc/buddyinfo
 trace_on 8192 $EVENTS
-record alloc freelists workload 2 400 240
+record alloc freelists workload 2 600 400
 trace_off $EVENTS
 record trace cat $TRACING/trace
 record stats cat $TRACING/per_cpu/cpu0/stats

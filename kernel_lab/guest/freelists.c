@@ -312,7 +312,11 @@ static void pipe_buffers(void)
 			fail("pipe");
 }
 
-/* A kernel stack, page tables, slabs; the child copies one page of what it shares. */
+/*
+ * Page tables and slabs; the child copies one page of what it shares. Its kernel stack must be one that
+ * the kernel keeps for reuse: a new one is taken by alloc_pages_bulk(), which has no event. It comes back
+ * when the child is switched away from for the last time.
+ */
 static void child(int slot)
 {
 	pid_t pid = fork();
@@ -323,6 +327,26 @@ static void child(int slot)
 		_exit(0);
 	}
 	waitpid(pid, NULL, 0);
+}
+
+/*
+ * Have two kernel stacks kept for reuse. From here on nothing sleeps: whoever ran meanwhile, kswapd for
+ * one, would change the allocator's state without an event.
+ */
+static void keep_stacks(void)
+{
+	pid_t pids[2];
+
+	for (int i = 0; i < 2; i++) {
+		pids[i] = fork();
+		if (!pids[i]) {
+			usleep(100000);
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < 2; i++)
+		waitpid(pids[i], NULL, 0);
+	sleep(1);
 }
 
 /* Pages of a file in memory, in large folios where the kernel likes. */
@@ -395,6 +419,7 @@ int main(int argc, char **argv)
 	shared_file = memfd_create("workload", 0);
 	if (marker < 0 || tracing_on < 0 || shared_file < 0)
 		fail("tracing or memfd");
+	keep_stacks();
 	snapshot(second); /* once for practice: both paths have run before the first mark */
 	mark("SNAP1-BEGIN");
 	snapshot(first);

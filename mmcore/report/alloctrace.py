@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from mmcore.errors import KernelBug, UsageError
 from mmcore.machine import Machine
 from mmcore.mm import page_alloc
+from mmcore.mm.internal import buddy_order
 from mmcore.mm.mm_types import LargeFolio, Page, folio_order
-from mmcore.mm.mmzone import MIGRATE_MOVABLE
-from mmcore.mm.page_flags import PG_lru
+from mmcore.mm.mmzone import MAX_PAGE_ORDER, MIGRATE_MOVABLE
+from mmcore.mm.page_flags import PageBuddy, PG_lru
 from mmcore.proc import ftrace, snapshot
 from mmcore.proc.capture import Capture
 from mmcore.proc.ftrace import TraceLine
@@ -140,15 +141,26 @@ def _key(event: Event) -> Key:
 
 
 def _page_to_free(m: Machine, pfn: int, order: int) -> Page:
-    """Return a page in use as its owner leaves it before its last reference goes."""
+    """Return a page in use as its owner leaves it before its last reference goes.
+
+    :raises KernelBug: if it is free in the model; to free it once more would ruin the lists
+    """
     zone = m.pfn_zone(pfn)
     if zone is None:
         raise UsageError(f"pfn {pfn:#x} of the trace lies in no zone of the snapshot")
+    for block in range(MAX_PAGE_ORDER + 1):
+        head = zone.mem_map.get(pfn >> block << block)
+        if head is not None and head.prev is not None:
+            if head.pfn == pfn or (PageBuddy(head) and buddy_order(head) >= block):
+                raise KernelBug(f"the trace frees pfn {pfn:#x}, which is free in the model")
+    known = pfn in zone.mem_map
     page = page_alloc.zone_page(zone, pfn)
     page._refcount = 0
     page.flags = 0
     page.mapping = None
-    if folio_order(page) != order:
+    if folio_order(page) != order and not (known and page.folio is None):
+        # Split since, or allocated before the trace. A known block without a folio, such as a page
+        # global directory of order 1, was asked for without __GFP_COMP and has no tail pages.
         page.folio = LargeFolio(order) if order else None
     if page.prev is None:
         page.next = None

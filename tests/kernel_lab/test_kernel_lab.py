@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel_lab import __main__ as command_line
-from kernel_lab import btf, capture, experiment, initramfs, kernel, needs, qemu, run
+from kernel_lab import btf, capture, experiment, here, initramfs, kernel, needs, qemu, run
 from kernel_lab.experiment import Experiment
 from kernel_lab.initramfs import Entry, newc
 from kernel_lab.kernel import Kernel
@@ -241,6 +241,20 @@ def test_a_guest_that_fails_leaves_no_half_capture(
     assert kept.read_text() == "an earlier capture\n"
     assert list(kept.parent.iterdir()) == [kept]
     assert says in capsys.readouterr().err
+
+
+def test_an_experiment_on_this_kernel(tmp_path: Path) -> None:
+    if any(needs.where(program) is None for program in here.NEEDED):
+        pytest.skip("no gcc, static libc or setarch here")
+    script = "# records: a\n# topologies: n1-1g\n# here: yes\nrecord a echo hello\nrecord b false\n"
+    one = experiment.parse("e", script)
+    read = mm_capture.parse(here.run(one, tmp_path, run.sources(one)))
+    assert read["a"] == "hello\n" and read.header["topology"] == here.TOPOLOGY
+    assert [(s.name, s.rc) for s in read.sections if s.name in ("a", "b")] == [("a", "0"), ("b", "1")]
+    with pytest.raises(LabError, match="only for a guest"):
+        here.run(experiment.load("physical"), tmp_path, {})
+    with pytest.raises(LabError, match="did not reach its end"):
+        here.run(experiment.parse("e", script + "exit 3\n"), tmp_path, {})
 
 
 def test_an_unknown_name_says_what_there_is(capsys) -> None:

@@ -1,14 +1,22 @@
 """Who may allocate from which zone now: /proc/zoneinfo read with the allocator's own test.
 
-`report()` takes the text of /proc/zoneinfo; `zone_states()` a machine. For each zone and each kind of
-request it says how many pages are left above the level at which the kernel says no.
+`examine()` takes the text of /proc/zoneinfo, of this kernel or an older one; `zone_states()` a machine.
+For each zone and each kind of request they say how many pages are left above the level at which the
+kernel says no. With the lines of /proc/buddyinfo behind it (``cat /proc/zoneinfo /proc/buddyinfo``)
+the text also tells how large a block each kind of request can have.
+
+The rules are those of Linux 6.12, whatever kernel wrote the text. /proc/zoneinfo does not show how many
+free pages lie in HIGHATOMIC pageblocks; the test takes none.
 """
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mmcore.errors import ParseError
+from mmcore.lib.list import ListHead, list_add_tail
 from mmcore.mm import page_alloc
 from mmcore.mm.internal import (
     ALLOC_MIN_RESERVE,
@@ -20,6 +28,8 @@ from mmcore.mm.internal import (
     ALLOC_WMARK_MIN,
 )
 from mmcore.mm.mmzone import (
+    MIGRATE_MOVABLE,
+    NR_PAGE_ORDERS,
     WMARK_HIGH,
     WMARK_LOW,
     WMARK_MIN,
@@ -27,16 +37,29 @@ from mmcore.mm.mmzone import (
     ZONE_DMA32,
     ZONE_MOVABLE,
     ZONE_NORMAL,
+    PgData,
     Zone,
     wmark_pages,
 )
 from mmcore.mm.vmstat import NR_FREE_PAGES
-from mmcore.proc.capture import Capture, Section
+from mmcore.report.buddyinfo import MAX_ZONES, read_zones, size
+from mmcore.report.kernlog import MAX_LINE
 
 if TYPE_CHECKING:
     from mmcore.machine import Machine
 
-__all__ = ["REQUESTS", "Request", "Share", "ZoneState", "report", "zone_states"]
+__all__ = [
+    "REQUESTS",
+    "Request",
+    "Share",
+    "ZoneReport",
+    "ZoneState",
+    "ZoneText",
+    "examine",
+    "read",
+    "report",
+    "zone_states",
+]
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,6 +98,14 @@ HIGHEST: tuple[tuple[int, str], ...] = (
     (ZONE_NORMAL, "GFP_KERNEL"),
     (ZONE_MOVABLE, "GFP_HIGHUSER_MOVABLE"),
 )
+#: The same by the zone's name, for kernels that have other zones.
+ASKS: dict[str, str] = {
+    "DMA": "GFP_DMA",
+    "DMA32": "GFP_DMA32",
+    "Normal": "GFP_KERNEL",
+    "HighMem": "GFP_HIGHUSER",
+    "Movable": "GFP_HIGHUSER_MOVABLE",
+}
 
 
 @dataclass(slots=True)
@@ -84,12 +115,14 @@ class Share:
     :ivar highest: the highest zone it may use, which decides how much is kept for lower ones
     :ivar floor: it is refused when free pages would not stay above this
     :ivar pages: single pages it can have now
+    :ivar largest: the largest order it can have now; -1: none; None: the free blocks are not known
     """
 
     request: Request
     highest: int
     floor: int
     pages: int
+    largest: int | None = None
 
 
 @dataclass(slots=True)
@@ -125,10 +158,24 @@ def _share(zone: Zone, request: Request, highest: int) -> Share:
     if not request.alloc_flags & ALLOC_RESERVES:
         usable -= zone.nr_free_highatomic
     mark = wmark_pages(zone, request.mark)
+    if request.alloc_flags & ALLOC_MIN_RESERVE and request.mark == ALLOC_WMARK_MIN:
+        mark = zone._watermark[WMARK_MIN]  # single pages: zone_watermark_fast() ignores the boost
     if request.alloc_flags & ALLOC_RESERVES:
         mark = page_alloc.min_with_reserves(mark, request.alloc_flags)
     floor = mark + zone.lowmem_reserve[highest]
     return Share(request, highest, floor, max(0, usable - floor))
+
+
+def _state(zone: Zone, nid: int) -> ZoneState:
+    return ZoneState(
+        nid,
+        zone.name,
+        zone.vm_stat[NR_FREE_PAGES],
+        wmark_pages(zone, WMARK_MIN),
+        wmark_pages(zone, WMARK_LOW),
+        wmark_pages(zone, WMARK_HIGH),
+        zone.managed_pages,
+    )
 
 
 def zone_states(m: Machine) -> list[ZoneState]:
@@ -138,15 +185,7 @@ def zone_states(m: Machine) -> list[ZoneState]:
         for zone in m.node_data[nid].node_zones:
             if not zone.present_pages:
                 continue
-            state = ZoneState(
-                nid,
-                zone.name,
-                zone.vm_stat[NR_FREE_PAGES],
-                wmark_pages(zone, WMARK_MIN),
-                wmark_pages(zone, WMARK_LOW),
-                wmark_pages(zone, WMARK_HIGH),
-                zone.managed_pages,
-            )
+            state = _state(zone, nid)
             for highest, _ in HIGHEST:
                 if highest >= zone.zone_idx:
                     state.shares += [_share(zone, request, highest) for request in REQUESTS]
@@ -154,44 +193,328 @@ def zone_states(m: Machine) -> list[ZoneState]:
     return states
 
 
-def _size(pages: int) -> str:
-    kb = pages * 4
-    return f"{kb} kB" if kb < 10240 else f"{kb >> 10} MB"
+# ---- reading -------------------------------------------------------------------------------------
+
+#: The lines of a zone that are needed, and those that older kernels lack.
+NEEDED, OPTIONAL = ("free", "min", "low", "high"), ("boost", "promo", "present", "managed", "cma")
+#: Zones in the kernel's order; each kernel has some of them.
+ALL_ZONES = ("DMA", "DMA32", "Normal", "HighMem", "Movable", "Device")
 
 
-def _text(state: ZoneState) -> str:
+@dataclass(slots=True)
+class ZoneText:
+    """A zone as the file shows it, in pages.
+
+    :ivar blocks: free blocks by order, if /proc/buddyinfo followed
+    """
+
+    node: int
+    name: str
+    line: int
+    pages: dict[str, int] = field(default_factory=dict)
+    protection: list[int] = field(default_factory=list)
+    blocks: list[int] | None = None
+
+    @property
+    def present(self) -> int:
+        """The zone's pages; kernels before 3.9 do not print ``managed``."""
+        return self.pages.get("managed", self.pages.get("present", 0))
+
+    def missing(self) -> str:
+        """Return what the text does not say, "" if it is whole."""
+        lack = [name for name in NEEDED if name not in self.pages]
+        return lack[0] if lack else "" if self.protection else "protection"
+
+
+def _number(word: str) -> int | None:
+    return int(word) if len(word) <= 20 and word.isascii() and word.isdigit() else None
+
+
+def _protection(lines: list[str], i: int) -> list[int]:
+    """Read a protection line, which may be wrapped."""
+    text = " ".join(lines[i : i + 3])[:MAX_LINE].partition("(")[2].partition(")")[0]
+    words = [word.strip() for word in text.split(",")]
+    numbers = [_number(word.removeprefix("-")) for word in words]
+    return [n for n in numbers if n is not None] if None not in numbers else []
+
+
+def _take(zone: ZoneText, words: list[str], lines: list[str], i: int) -> None:
+    """Read one line of a zone."""
+    if words[0] == "protection:" and not zone.protection:
+        zone.protection = _protection(lines, i)
+        return
+    if words[0] == "pages" and len(words) == 3:
+        words = words[1:]
+    if len(words) == 2 and (words[0] in NEEDED or words[0] in OPTIONAL):
+        value = _number(words[1])
+        if value is not None:
+            zone.pages.setdefault(words[0], value)
+
+
+def read(text: str) -> tuple[list[ZoneText], list[str]]:
+    """Return the zones of a text of /proc/zoneinfo, and notes on what was left out.
+
+    Indentation does not matter, nor do counters of other kernels. Lines of /proc/buddyinfo in the
+    same text give the zones their free blocks.
+
+    :raises ParseError: if no zone is whole
+    """
+    zones: list[ZoneText] = []
+    blocks: list[str] = []
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        words = line[:MAX_LINE].split()
+        if not words:
+            continue
+        if words[0] == "Node" and len(words) >= 4 and words[2] == "zone":
+            node = _number(words[1].rstrip(","))
+            if node is None or node >= 1 << 16 or len(zones) >= MAX_ZONES:
+                raise ParseError("/proc/zoneinfo", i + 1, line, "expected 'Node N, zone NAME'")
+            if len(words) == 4:
+                zones.append(ZoneText(node, words[3][:16], i + 1))
+            else:
+                blocks.append(line)
+        elif zones:
+            _take(zones[-1], words, lines, i)
+    if not zones:
+        first = lines[0] if text.strip() else ""
+        why = "no line is of the form 'Node N, zone NAME'" if first else "the text is empty"
+        raise ParseError("/proc/zoneinfo", 1, first, why)
+    return _whole(zones, lines), _add_blocks(zones, blocks)
+
+
+def _whole(zones: list[ZoneText], lines: list[str]) -> list[ZoneText]:
+    """Return the zones of which everything needed is there.
+
+    :raises ParseError: if one in the middle is not, or none is
+    """
+    last = zones[-1]
+    if last.missing() and len(zones) > 1:
+        zones.pop()  # the text was cut short
+    for zone in zones:
+        if lack := zone.missing():
+            raise ParseError(
+                "/proc/zoneinfo",
+                zone.line,
+                lines[zone.line - 1],
+                f"the zone that begins here has no '{lack}' line",
+            )
+    return zones
+
+
+def _add_blocks(zones: list[ZoneText], lines: list[str]) -> list[str]:
+    """Give the zones their free blocks; return a note where the two files do not go together."""
+    if not lines:
+        return []
+    by_name = {(z.node, z.name): z for z in zones}
+    for found in read_zones("\n".join(lines))[0]:
+        zone = by_name.get((found.node, found.zone))
+        if zone is not None:
+            zone.blocks = found.nr_free
+    return []
+
+
+def _kinds(zones: list[ZoneText]) -> list[str]:
+    """Return the names of all zones of that kernel in their order, which ``protection`` counts by."""
+    names = {z.name for z in zones}
+    length = max(len(z.protection) for z in zones)
+    seen = [name for name in ALL_ZONES if name in names]
+    if len(seen) == length:
+        return seen
+    if "HighMem" in names:
+        guess = ["DMA", "Normal", "HighMem", "Movable", "Device"]
+    else:
+        guess = ["DMA", "DMA32", "Normal", "Movable", "Device"]
+    return guess[:length]
+
+
+def _model(m: Machine, text: ZoneText, kinds: list[str]) -> Zone:
+    """Make a zone of the engine with the numbers of the text."""
+    idx = kinds.index(text.name) if text.name in kinds else 0
+    zone = Zone(m, text.name, idx, text.node, PgData(m, text.node))
+    zone.watermark_boost = text.pages.get("boost", 0)
+    for wmark, name in ((WMARK_MIN, "min"), (WMARK_LOW, "low"), (WMARK_HIGH, "high")):
+        zone._watermark[wmark] = text.pages[name] - zone.watermark_boost
+    zone.managed_pages = zone.present_pages = text.present
+    zone.vm_stat[NR_FREE_PAGES] = text.pages["free"]
+    zone.lowmem_reserve[:] = (text.protection + [0] * len(zone.lowmem_reserve))[
+        : len(zone.lowmem_reserve)
+    ]
+    for order, n in enumerate((text.blocks or [])[:NR_PAGE_ORDERS]):
+        zone.free_area[order].nr_free = n
+        if n:  # the file does not tell types apart
+            list_add_tail(ListHead(), zone.free_area[order].free_list[MIGRATE_MOVABLE])
+    return zone
+
+
+def _largest(zone: Zone, share: Share) -> int:
+    """Return the largest order that passes the allocator's test now, -1 if none does."""
+    request, free = share.request, zone.vm_stat[NR_FREE_PAGES]
+    top = max((o for o in range(NR_PAGE_ORDERS) if zone.free_area[o].nr_free), default=-1)
+    if request.alloc_flags & ALLOC_NO_WATERMARKS:
+        return top
+    mark = wmark_pages(zone, request.mark)
+    for order in range(top, -1, -1):
+        if page_alloc.__zone_watermark_ok(
+            zone, order, mark, share.highest, request.alloc_flags, free
+        ):
+            return order
+    return -1
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ZoneReport:
+    """What a text of /proc/zoneinfo says about who may allocate.
+
+    :ivar columns: (zone index, who asks) for each highest zone that a request may have
+    """
+
+    states: list[ZoneState]
+    columns: list[tuple[int, str]]
+    kinds: list[str]
+    old: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def pages(self, request: Request, highest: int) -> int:
+        """Return how many single pages a kind of request may have from all zones together."""
+        return sum(
+            share.pages
+            for state in self.states
+            for share in state.shares
+            if share.request is request and share.highest == highest
+        )
+
+    def summary(self) -> str:
+        """Return the answer: can the kernel have memory, and is anybody reclaiming for it."""
+        if not self.states:
+            return "No zone has memory."
+        highest, who = next(
+            ((h, w) for h, w in self.columns if w == "GFP_KERNEL"), self.columns[-1]
+        )
+        direct = self.pages(REQUESTS[1], highest)
+        quiet = self.pages(REQUESTS[0], highest)
+        low = [s for s in self.states if s.free <= s.low]
+        where = ", ".join(f"node {s.node} {s.zone}" for s in low[:4]) + (" ..." if low[4:] else "")
+        if not direct:
+            atomic = self.pages(REQUESTS[4], highest)
+            left = f"{atomic} pages are left for GFP_ATOMIC" if atomic else "GFP_ATOMIC fails, too"
+            return f"{who} must reclaim before it gets a page, from any zone; {left}."
+        text = f"{who} can have {direct} pages ({size(direct)}) before it must reclaim"
+        if low:
+            return f"{text}; below the low mark: {where}. kswapd is awake there."
+        return f"{text}, {quiet} of them without waking kswapd. No zone is below its low mark."
+
+    def lines(self) -> list[str]:
+        """Return the report, the answer first."""
+        out = [*textwrap.wrap(self.summary(), 88), ""]
+        for state in self.states:
+            out += [*_zone_lines(state, self.columns), ""]
+        out += [
+            "Pages (and the largest order) that each kind of request may take from a zone now: it is",
+            "served while free pages stay above the mark it must leave, plus what the zone keeps from",
+            "requests that could use a higher one (protection).",
+        ]
+        if not any(share.largest is not None for s in self.states for share in s.shares):
+            out.append("For orders, put /proc/buddyinfo behind: cat /proc/zoneinfo /proc/buddyinfo")
+        else:
+            out.append(
+                "The blocks count whatever their migratetype, which /proc/buddyinfo does not say."
+            )
+        if self.old:
+            out.append("An older kernel wrote this text; the rules applied are Linux 6.12's.")
+        return out + self.notes
+
+    def to_rows(self) -> list[dict[str, object]]:
+        """Return one row per zone, kind of request and highest zone."""
+        who = dict(self.columns)
+        return [
+            {
+                "node": s.node,
+                "zone": s.zone,
+                "free": s.free,
+                "min": s.min,
+                "low": s.low,
+                "high": s.high,
+                "managed": s.managed,
+                "request": share.request.name,
+                "highest_zone": self.kinds[share.highest],
+                "asks": who[share.highest],
+                "floor": share.floor,
+                "pages": share.pages,
+                "largest_order": share.largest,
+            }
+            for s in self.states
+            for share in s.shares
+        ]
+
+
+def _zone_lines(state: ZoneState, columns: list[tuple[int, str]]) -> list[str]:
     out = [
-        f"Node {state.node} {state.zone}: {state.free} pages free ({_size(state.free)}) of "
+        f"Node {state.node} {state.zone}: {state.free} pages free ({size(state.free)}) of "
         f"{state.managed} managed; min {state.min}, low {state.low}, high {state.high}",
         f"  {state.verdict}",
     ]
-    columns = [h for h, _ in HIGHEST if any(s.highest == h for s in state.shares)]
-    names = dict(HIGHEST)
-    head = "".join(f"{names[h]:>22}" for h in columns)
-    out.append(f"  {'pages that may be taken by':<28}{head}")
+    mine = [(h, w) for h, w in columns if any(s.highest == h for s in state.shares)]
+    widths = [max(len(who), 16) + 2 if i else 0 for i, (_, who) in enumerate(mine)]
+    if mine:
+        widths[0] = max(len(mine[0][1]), 16) + 1
+    heads = "".join(f"{w:>{n}}" for (_, w), n in zip(mine, widths, strict=True))
+    out.append(f"  {'pages that may be taken by':<28}{heads}")
     for request in REQUESTS:
         cells = ""
-        for h in columns:
+        for (h, _), width in zip(mine, widths, strict=True):
             share = next(s for s in state.shares if s.highest == h and s.request is request)
-            cells += f"{share.pages:>22}" if share.pages else f"{'none':>22}"
+            cell = str(share.pages) if share.pages else "none"
+            if share.largest is not None and share.largest >= 0:
+                cell += f" (order {share.largest})"
+            elif share.largest is not None and share.pages:
+                cell += " (no block)"
+            cells += f"{cell:>{width}}"
         out.append(f"  {request.name:<28}{cells}")
-    return "\n".join(out)
+    return out
 
 
-def report(text: str) -> str:
-    """Return the report on a text of /proc/zoneinfo.
+def examine(text: str) -> ZoneReport:
+    """Return the report on a text of /proc/zoneinfo, with or without /proc/buddyinfo behind it.
 
     Watermarks and reserves are those in the text.
 
-    :raises ParseError: if it is none
+    :raises ParseError: if no zone in it is whole
     """
-    from mmcore import rebuild
+    from mmcore.machine import Machine
 
-    cap = Capture("/proc/zoneinfo")
-    cap.sections.append(Section("zoneinfo", "cat /proc/zoneinfo", "0", text, 1))
-    m = rebuild.from_zoneinfo(cap)
-    header = (
-        "A request is served from a zone while its free pages stay above the mark that the request\n"
-        "must leave, plus what lower zones keep from requests that could use a higher one.\n"
-    )
-    return header + "\n\n".join(map(_text, zone_states(m))) + "\n"
+    zones, notes = read(text)
+    kinds = _kinds(zones)
+    columns = [(i, ASKS[name]) for i, name in enumerate(kinds) if name in ASKS]
+    m = Machine()
+    states = []
+    for part in zones:
+        if not part.present:
+            continue
+        if part.name not in kinds:
+            notes.append(f"zone {part.name!r} is not known; it was left out.")
+            continue
+        zone = _model(m, part, kinds)
+        state = _state(zone, part.node)
+        state.shares = [
+            _share(zone, request, highest)
+            for highest, _ in columns
+            if highest >= zone.zone_idx
+            for request in REQUESTS
+        ]
+        if part.blocks is not None:
+            for share in state.shares:
+                share.largest = _largest(zone, share)
+        states.append(state)
+    return ZoneReport(states, columns, kinds, any("promo" not in z.pages for z in zones), notes)
+
+
+def report(text: str) -> str:
+    """Return the report on a text of /proc/zoneinfo as lines of text.
+
+    :raises ParseError: if no zone in it is whole
+    """
+    return "\n".join(examine(text).lines()) + "\n"

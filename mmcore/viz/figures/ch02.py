@@ -47,6 +47,7 @@ from mmcore.mm.mmzone import (
     WMARK_LOW,
     WMARK_MIN,
     ZONE_NAMES,
+    ZONELIST_FALLBACK,
     Zone,
     for_each_populated_zone,
     high_wmark_pages,
@@ -656,7 +657,7 @@ def fragmentation(p: Any) -> Iterator[Frame]:
         unmovable = max(0, room) // 16
         load.round(max(0, room) - unmovable, unmovable)
         mark = {1: "first", p.rounds: "last"}.get(i, "full")
-        yield _fragmentation_frame(load, f"Round {i}, full", mark)
+        yield _fragmentation_frame(load, f"Round {i}, filled to {p.fill} %", mark)
         if i < p.rounds:
             load.free(MIGRATE_MOVABLE, 0.6)
             load.free(MIGRATE_UNMOVABLE, 0.3)
@@ -889,10 +890,26 @@ def _walk_row(m: Any, event: Event, gfp: int, order: int, slow: bool) -> _Row:
 WALK_ROWS = 8
 
 
+def _waiting_rows(zones: Sequence[tuple[str, int]], y: float) -> list[str]:
+    """Return the zones of the list that will be asked, with what they have free."""
+    items = []
+    for i, (name, free) in enumerate(zones[:WALK_ROWS]):
+        top = y + 20 + i * 26 + 16
+        items.append(svg.text(6, top, name, size=svg.SMALL, ink="muted"))
+        items.append(svg.text(116, top, "not asked yet", size=svg.SMALL, ink="muted"))
+        items.append(svg.text(306, top, f"{free:,}", size=svg.SMALL, anchor="end", ink="muted"))
+    return items
+
+
 def _walk_frame(
-    rows: list[_Row], head: list[str], caption: str, mark: str, event: Event | None
+    rows: list[_Row],
+    head: list[str],
+    caption: str,
+    mark: str,
+    event: Event | None,
+    waiting: Sequence[tuple[str, int]] = (),
 ) -> Frame:
-    """Return the table with the rows so far."""
+    """Return the table with the rows so far, or with the zones that are @waiting to be asked."""
     d = svg.Drawing()
     for i, line in enumerate(head):
         d.add(svg.text(0, 13 + 17 * i, line, size=svg.SMALL, bold=i == 0))
@@ -908,6 +925,7 @@ def _walk_frame(
         d.add(svg.text(x, y + 12, name, size=svg.SMALL, ink="muted", anchor=anchor))
     places = [(0.0, y + 20 + i * 26.0, float(svg.WIDTH), 23.0) for i in range(WALK_ROWS)]
     d.add(svg.path(_boxes(places), stroke="faint", dash="2 3"))
+    d.add(*_waiting_rows(waiting, y))
     skipped = max(0, len(rows) - WALK_ROWS)
     for i, row in enumerate(rows[skipped:]):
         top = y + 20 + i * 26
@@ -937,15 +955,12 @@ def _walk_frame(
                 )
             )
     d.height = y + 24 + WALK_ROWS * 26
-    alt = (
-        svg_plain(caption)
-        + " "
-        + "; ".join(
-            f"{r.zone.name} of node {r.zone.node}: {r.free:,} free against {r.exceed:,}, {r.verdict}"
-            for r in rows[skipped:]
-        )
-    )
-    return Frame(d, caption, alt.strip() + ".", mark, event, [r.data() for r in rows])
+    lines = [
+        f"{r.zone.name} of node {r.zone.node}: {r.free:,} free against {r.exceed:,}, {r.verdict}"
+        for r in rows[skipped:]
+    ] + [f"{zone}: {free:,} free" for zone, free in waiting]
+    alt = svg_plain(caption) + (f" {'; '.join(lines)}." if lines else "")
+    return Frame(d, caption, alt, mark, event, [r.data() for r in rows])
 
 
 def _gfp_of(text: str) -> int:
@@ -1002,17 +1017,29 @@ def zonelist(p: Any) -> Iterator[Frame]:
         f"highest zone {ZONE_NAMES[gfp_zone(gfp)]}, type {MIGRATETYPE_NAMES[gfp_migratetype(gfp)]}",
     ]
     rows: list[_Row] = []
+    refs = m.node_data[nid].node_zonelists[ZONELIST_FALLBACK]._zonerefs
+    waiting = [
+        (f"node {r.zone.node} {r.zone.name}", r.zone.vm_stat[NR_FREE_PAGES])
+        for r in refs
+        if r.zone.zone_idx <= gfp_zone(gfp)
+    ]
     with m.trace.record("model:zone_tried", "model:slowpath") as log:
         page = page_alloc.__alloc_pages(m, gfp, p.order, nid, None)
-    yield _walk_frame(rows, head, "The request, before any zone is asked.", "start", None)
+    text = f"The request may go to {_plural(len(waiting), 'zone')}, in this order."
+    yield _walk_frame(rows, head, text, "start", None, waiting)
     slow = False
+    first, again = "", False
     for event in log:
         if event.name == "model:slowpath":
             slow = True
             continue
         row = _walk_row(m, event, gfp, p.order, slow)
         rows.append(row)
-        yield _walk_frame(rows, head, _walk_caption(row, slow), _walk_mark(row), event)
+        zone_name = f"{row.zone.node}/{row.zone.name}"
+        again, first = again or zone_name == first, first or zone_name
+        where = "Fast path, again without `ALLOC_NOFRAGMENT`" if again else "Fast path"
+        where = "Slow path" if slow else where
+        yield _walk_frame(rows, head, _walk_caption(row, where), _walk_mark(row), event)
     if page is None:
         yield _walk_frame(rows, head, "No zone gives a page: the request fails.", "failed", None)
     else:
@@ -1026,9 +1053,8 @@ def _walk_mark(row: _Row) -> str:
     return "lowmem" if row.verdict == "lowmem_reserve" else "refused"
 
 
-def _walk_caption(row: _Row, slow: bool) -> str:
+def _walk_caption(row: _Row, where: str) -> str:
     """Say what happened at one zone."""
-    where = "Slow path" if slow else "Fast path"
     name = f"{row.zone.name} of node {row.zone.node}"
     if row.served:
         return f"{where}: {name} has {row.free:,} free pages, more than {row.exceed:,}. It passes at the {WMARK_NAMES[row.wmark]} mark."
@@ -1437,7 +1463,7 @@ PAGE_STATES: dict[str, tuple[str, str, list[Word]]] = {
         [
             *_LRU,
             (24, 8, "mapping", "anon_vma, bit 0 set"),
-            (32, 8, "index", "page number in the VMA"),
+            (32, 8, "index", "linear index: vm_pgoff + page"),
             (40, 8, "private", "swap entry, if in the swap cache"),
             *_end("_mapcount", "mappings - 1", "references", "memory cgroup"),
         ],
@@ -1484,6 +1510,30 @@ PAGE_NAMES = {
     "free": "first page of a free block",
     **{name: state[0] for name, state in PAGE_STATES.items()},
     "tail": "first tail page of a folio",
+}
+#: What is worth seeing in each state; the words themselves stand in the drawing.
+PAGE_CAPTIONS = {
+    "free": "**Free:** the links of its list, its order in `private`, and the type `buddy`. Two words have no use.",
+    "pcp": (
+        "**On a per-CPU list:** the same links, called `pcp_list`, and neither type nor order: to the buddy "
+        "allocator the page is in use."
+    ),
+    "anon": (
+        "**Anonymous memory:** `lru` links it to the pages that reclaim goes through, `mapping` is its anon_vma "
+        "(bit 0 says so), `index` its place there; `_mapcount` counts the entries that map it."
+    ),
+    "file": "**Page cache:** the same words, but `mapping` is the file's address_space and `index` a page of the file.",
+    "slab": (
+        "**Slab:** `struct slab` lies over it: whose objects it holds, the first free one, and how many are in use."
+    ),
+    "table": (
+        "**Page table:** `struct ptdesc` lies over it: the lock of the table, and the type `table`; a top-level "
+        "table names its mm."
+    ),
+    "tail": (
+        "**First tail page of a folio:** bit 0 of `compound_head` makes it a tail; the words that a tail does not "
+        "need hold the folio's counts, and its `flags` the order."
+    ),
 }
 BYTE_W, WORD_H, WORD_X = 42, 34, 34
 #: A short name for each state, for the list beside the words.
@@ -1545,8 +1595,9 @@ def _page_frame(state: str) -> Frame:
         d.add(svg.text(404, y + 20, short, size=svg.SMALL, bold=key == state))
     d.height = 26 + 8 * WORD_H + 2
     used = [word for _, _, word, _ in words if word]
-    caption = f"As {name}: {', '.join(f'`{w}`' for w in used)}."
-    return Frame(d, caption, svg_plain(caption), state, None, [list(w) for w in words])
+    caption = PAGE_CAPTIONS[state]
+    alt = f"{svg_plain(caption)} The words from offset 0: {', '.join(used)}."
+    return Frame(d, caption, alt, state, None, [list(w) for w in words])
 
 
 @explorable(

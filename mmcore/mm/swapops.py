@@ -1,7 +1,11 @@
 """Swap entries: what a PTE that is not present, and not empty, says.
 
-Mirrors include/linux/swapops.h and the type numbers of include/linux/swap.h for a kernel with
-DEVICE_PRIVATE, MIGRATION and MEMORY_FAILURE, where 23 of the 32 types are swap devices.
+Mirrors include/linux/swapops.h and the type numbers of include/linux/swap.h for the reference kernel,
+with MIGRATION and MEMORY_FAILURE and without DEVICE_PRIVATE: 27 of the 32 types are swap devices.
+
+Simplified: a kernel with DEVICE_PRIVATE takes four types for device memory from the devices, which
+moves the poison and migration types down by four, and with 5-level paging the pfn of an entry has 40
+bits instead of 34. The decoder `decode_pte()` reads such entries too.
 
 An entry exists in two formats: the architecture's (what the PTE holds) and the generic one, with
 the type in the six top bits and the offset below. The generic one is an ``int`` here too.
@@ -14,7 +18,7 @@ from mmcore.errors import UsageError
 
 MAX_SWAPFILES_SHIFT = 5
 SWP_PTE_MARKER_NUM = 1
-SWP_DEVICE_NUM = 4
+SWP_DEVICE_NUM = 0  # 4 with CONFIG_DEVICE_PRIVATE
 SWP_MIGRATION_NUM = 3
 SWP_HWPOISON_NUM = 1
 MAX_SWAPFILES = (
@@ -28,16 +32,12 @@ SWP_HWPOISON = MAX_SWAPFILES
 SWP_MIGRATION_READ = MAX_SWAPFILES + SWP_HWPOISON_NUM
 SWP_MIGRATION_READ_EXCLUSIVE = SWP_MIGRATION_READ + 1
 SWP_MIGRATION_WRITE = SWP_MIGRATION_READ + 2
-SWP_DEVICE_WRITE = MAX_SWAPFILES + SWP_HWPOISON_NUM + SWP_MIGRATION_NUM
-SWP_DEVICE_READ = SWP_DEVICE_WRITE + 1
-SWP_DEVICE_EXCLUSIVE_WRITE = SWP_DEVICE_WRITE + 2
-SWP_DEVICE_EXCLUSIVE_READ = SWP_DEVICE_WRITE + 3
 SWP_PTE_MARKER = MAX_SWAPFILES + SWP_HWPOISON_NUM + SWP_MIGRATION_NUM + SWP_DEVICE_NUM
 
 BITS_PER_XA_VALUE = 63
 SWP_TYPE_SHIFT = BITS_PER_XA_VALUE - MAX_SWAPFILES_SHIFT
 SWP_OFFSET_MASK = (1 << SWP_TYPE_SHIFT) - 1
-SWP_PFN_BITS = 52 - 12
+SWP_PFN_BITS = 46 - 12  # MAX_PHYSMEM_BITS of 4-level paging; 52 - 12 with five levels
 SWP_PFN_MASK = (1 << SWP_PFN_BITS) - 1
 SWP_MIG_YOUNG = 1 << SWP_PFN_BITS
 SWP_MIG_DIRTY = 1 << (SWP_PFN_BITS + 1)
@@ -60,7 +60,7 @@ def swp_entry(type: int, offset: int) -> int:
     Mirrors include/linux/swapops.h:swp_entry().
     """
     if not 0 <= type < 1 << MAX_SWAPFILES_SHIFT:
-        raise UsageError(f"swap type is {type}; it is 0 to 31, devices are 0 to 22")
+        raise UsageError(f"swap type is {type}; it is 0 to 31, devices are 0 to 26")
     if not 0 <= offset < 1 << _SWP_OFFSET_BITS:
         raise UsageError(f"swap offset is {offset:#x}; a PTE holds 0 to 2**50-1")
     return type << SWP_TYPE_SHIFT | offset
@@ -83,7 +83,7 @@ def swp_offset(entry: int) -> int:
 
 
 def swp_offset_pfn(entry: int) -> int:
-    """Return the pfn that a migration, poison or device entry holds.
+    """Return the pfn that a migration or poison entry holds.
 
     Mirrors include/linux/swapops.h:swp_offset_pfn().
     """

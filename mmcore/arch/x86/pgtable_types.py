@@ -745,24 +745,35 @@ _PRESENT_BITS: tuple[tuple[int, str, str, str], ...] = (
 
 _TABLE_IGNORED = ("D", "G", "SPECIAL", "UFFD_WP", "SOFT_DIRTY", "DEVMAP")
 
-_SWP_MIN_KIND = 23  # MAX_SWAPFILES: types from here on are not swap devices
-_SWP_KINDS: dict[int, tuple[str, str]] = {
-    23: ("hwpoison", "SWP_HWPOISON"),
-    24: ("migration", "SWP_MIGRATION_READ"),
-    25: ("migration", "SWP_MIGRATION_READ_EXCLUSIVE"),
-    26: ("migration", "SWP_MIGRATION_WRITE"),
-    27: ("device", "SWP_DEVICE_WRITE"),
-    28: ("device", "SWP_DEVICE_READ"),
-    29: ("device", "SWP_DEVICE_EXCLUSIVE_WRITE"),
-    30: ("device", "SWP_DEVICE_EXCLUSIVE_READ"),
-    31: ("marker", "SWP_PTE_MARKER"),
-}
+#: The types that are not swap devices, up to the last one, 31: kind and name.
+_SWP_KINDS = (
+    ("hwpoison", "SWP_HWPOISON"),
+    ("migration", "SWP_MIGRATION_READ"),
+    ("migration", "SWP_MIGRATION_READ_EXCLUSIVE"),
+    ("migration", "SWP_MIGRATION_WRITE"),
+    ("marker", "SWP_PTE_MARKER"),
+)
+#: What CONFIG_DEVICE_PRIVATE puts in front of the marker.
+_SWP_DEVICE_KINDS = (
+    ("device", "SWP_DEVICE_WRITE"),
+    ("device", "SWP_DEVICE_READ"),
+    ("device", "SWP_DEVICE_EXCLUSIVE_WRITE"),
+    ("device", "SWP_DEVICE_EXCLUSIVE_READ"),
+)
 
 
-def _decode_swap(value: int, level: int) -> PteInfo:
+def _swap_kind(stype: int, device_private: bool) -> tuple[str, str]:
+    """Return what a swap type stands for: its kind and its name."""
+    device = _SWP_DEVICE_KINDS if device_private else ()
+    kinds = (*_SWP_KINDS[:-1], *device, _SWP_KINDS[-1])
+    first = (1 << SWP_TYPE_BITS) - len(kinds)
+    return kinds[stype - first] if stype >= first else ("swap", f"swap device {stype}")
+
+
+def _decode_swap(value: int, level: int, device_private: bool, pfn_bits: int) -> PteInfo:
     """Decode an entry that is neither empty nor present."""
     stype, offset = __swp_type(value), __swp_offset(value)
-    kind, name = _SWP_KINDS.get(stype, ("swap", f"swap device {stype}"))
+    kind, name = _swap_kind(stype, device_private)
     flags: list[str] = []
     fields: list[BitField] = [BitField(0, 0, "P", 0, "not present")]
     low = (
@@ -780,10 +791,10 @@ def _decode_swap(value: int, level: int) -> PteInfo:
     pfn = None
     text = f"offset {offset:#x}, stored inverted"
     if kind in ("hwpoison", "migration", "device"):
-        pfn = offset & ((1 << 40) - 1)
+        pfn = offset & ((1 << pfn_bits) - 1)
         text = f"pfn {pfn:#x}, stored inverted"
         if kind == "migration":
-            flags += [n for b, n in ((40, "YOUNG"), (41, "DIRTY")) if offset >> b & 1]
+            flags += [n for b, n in enumerate(("YOUNG", "DIRTY"), pfn_bits) if offset >> b & 1]
     elif kind == "marker":
         flags += [n for b, n in ((0, "MARKER_UFFD_WP"), (1, "MARKER_POISONED")) if offset >> b & 1]
     fields.append(BitField(9, 58, "~offset", value >> 9 & (1 << 50) - 1, text))
@@ -807,12 +818,17 @@ def _present_fields(value: int, level: int, leaf: bool, none: bool) -> list[BitF
     return fields
 
 
-def decode_pte(value: int, level: int = PG_LEVEL_4K) -> PteInfo:
+def decode_pte(
+    value: int, level: int = PG_LEVEL_4K, *, device_private: bool = False, levels: int = 4
+) -> PteInfo:
     """Take a page table entry apart.
 
     :param value: the 64-bit entry
     :param level: 1 for a PTE, 2 PMD, 3 PUD, 4 P4D, 5 PGD (the top level of 4-level paging
         counts as P4D)
+    :param device_private: whether the entry is from a kernel with CONFIG_DEVICE_PRIVATE, which
+        numbers the types of entries that are not present differently from the reference kernel
+    :param levels: of the paging that the kernel uses, 4 or 5: how wide the pfn of a migration entry is
     :raises UsageError: if @value has more than 64 bits or @level is not 1 to 5
     """
     if not isinstance(value, int) or not 0 <= value <= ULONG_MAX:
@@ -823,7 +839,7 @@ def decode_pte(value: int, level: int = PG_LEVEL_4K) -> PteInfo:
         return PteInfo(value, level, "none", None, 0, (), ())
     large = level in (PG_LEVEL_2M, PG_LEVEL_1G) and value & _PAGE_PSE != 0
     if not value & (_PAGE_PRESENT | _PAGE_PROTNONE) and not large:
-        return _decode_swap(value, level)
+        return _decode_swap(value, level, device_private, 34 if levels == 4 else 40)
     none = not value & _PAGE_PRESENT
     leaf = level == PG_LEVEL_4K or large
     shift = LEVEL_SHIFT[level] if leaf else PAGE_SHIFT

@@ -113,8 +113,9 @@ def test_advance_steps_through_inverted_entries_too(n, prot):
 
 
 @fast
-@given(st.integers(0, 31), st.integers(0, (1 << 50) - 1))
+@given(st.integers(0, 31), st.integers(0, (1 << 50) - 2))
 def test_swap_entries_round_trip(kind, offset):
+    """Any type and offset but the last slot of device 0, whose entry is all zeros: an empty one."""
     entry = swapops.swp_entry(kind, offset)
     pte = swapops.swp_entry_to_pte(entry)
     assert not pte & (_PAGE_PRESENT | pt._PAGE_PROTNONE | _PAGE_PSE)
@@ -215,4 +216,30 @@ def test_migration_entries_say_what_the_mapping_was():
         assert not swapops.is_writable_migration_entry(entry)
     assert swapops.is_writable_migration_entry(swapops.make_writable_migration_entry(7))
     assert swapops.swp_offset_pfn(exclusive) == 7 and swapops.non_swap_entry(exclusive)
-    assert not swapops.non_swap_entry(swapops.swp_entry(22, 7))
+    assert not swapops.non_swap_entry(swapops.swp_entry(26, 7))
+
+
+def test_a_migration_entry_holds_a_and_d_above_the_frame_number():
+    """MAX_PHYSMEM_BITS is 46 with four levels and 52 with five; young and dirty follow the pfn."""
+    for levels, bits in ((4, 34), (5, 40)):
+        entry = swapops.make_writable_migration_entry(0x99 | 3 << bits)
+        info = decode_pte(swapops.swp_entry_to_pte(entry), levels=levels)
+        assert (info.pfn, info.flags) == (0x99, ("YOUNG", "DIRTY"))
+    assert (
+        swapops.swp_offset_pfn(swapops.make_writable_migration_entry(7 | swapops.SWP_MIG_DIRTY))
+        == 7
+    )
+
+
+def test_swap_types_are_numbered_as_the_kernel_was_configured():
+    """32 types, the last ones not swap devices: 5 of them, or 9 with CONFIG_DEVICE_PRIVATE."""
+
+    def kinds(**config):
+        entries = [swapops.swp_entry_to_pte(swapops.swp_entry(t, 1)) for t in range(32)]
+        return [decode_pte(entry, **config).kind for entry in entries]
+
+    tail = ["hwpoison", "migration", "migration", "migration", "marker"]
+    assert kinds() == ["swap"] * 27 + tail
+    assert kinds(device_private=True) == ["swap"] * 23 + tail[:4] + ["device"] * 4 + tail[4:]
+    assert swapops.MAX_SWAPFILES == swapops.SWP_HWPOISON == 27
+    assert (swapops.SWP_MIGRATION_READ, swapops.SWP_PTE_MARKER) == (28, 31)

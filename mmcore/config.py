@@ -48,6 +48,7 @@ class Config:
     cpu_gbpages: bool = True
     cpu_bug_meltdown: bool = False
     cpu_bug_l1tf: bool = False
+    cpu_intel: bool = False
 
 
 REFERENCE = Config()

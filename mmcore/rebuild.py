@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from mmcore.machine import Machine
 
 PFN_MAX = 1 << 34  # 64 TiB
+UNKNOWN_DISTANCES = "the distances of the nodes are not recorded: 20 is assumed"
 
 __all__ = ["Row", "compare", "from_capture", "from_zoneinfo"]
 
@@ -263,10 +264,13 @@ def _boot_again(
     m.srat = _srat(log, _cpus_of_nodes(cap, log))
     rows = _distances(cap)
     nodes = len({srat.pxm: None for srat in m.srat})
-    if m.srat and len(rows) == nodes:
+    tables = [name for name, _, _ in m.boot_params.acpi_tables]
+    if tables and "SLIT" not in tables:
+        pass  # the firmware gives no distances: the kernel takes its own
+    elif m.srat and len(rows) == nodes:
         m.slit = _slit(m.srat, rows)
     elif nodes > 1:
-        m.notes.append("the distances of the nodes are not recorded: 20 is assumed")
+        m.notes.append(UNKNOWN_DISTANCES)
     plan = _frees(log, m.kernel_image)
     if log.has_memblock_log():
         plan.memblock = lambda m: boot.replayed_memblock(m, log)
@@ -428,6 +432,9 @@ def _take_meminfo(m: Machine, info: dict[str, int]) -> None:
     s.free_huge_pages = info.get("HugePages_Free", 0)
     s.resv_huge_pages = info.get("HugePages_Rsvd", 0)
     s.surplus_huge_pages = info.get("HugePages_Surp", 0)
+    s.hugepage_kb = info.get("Hugepagesize", s.hugepage_kb)
+    hugetlb_kb = info.get("Hugetlb", s.nr_huge_pages * s.hugepage_kb)  # absent in old kernels
+    s.hugetlb_total_pages = hugetlb_kb >> (PAGE_SHIFT - 10)
     s.direct_kb = (
         info.get("DirectMap4k", 0),
         info.get("DirectMap2M", 0),
@@ -594,7 +601,12 @@ def _config(log: BootLog) -> Config:
     """Return what the log says about the processor."""
     last_pfn = log.first("last_pfn")
     la57 = last_pfn is not None and last_pfn["max_arch_pfn"] == 1 << 40  # five-level paging
-    return Config(cpu_la57=la57, cpu_gbpages=log.first("gbpages") is not None)
+    cpu0 = log.first("cpu0")
+    return Config(
+        cpu_la57=la57,
+        cpu_gbpages=log.first("gbpages") is not None,
+        cpu_intel=cpu0 is not None and cpu0["model"].startswith("Intel"),
+    )
 
 
 def from_capture(cls: type[Machine], source: str | Path | capture.Capture) -> Machine:
@@ -760,8 +772,8 @@ def _compare_log(m: Machine, cap: capture.Capture) -> Iterator[Row]:
         b = [dmesg.TEMPLATES[kind].render(v) for v in theirs.of(kind)]
         if kind == "node_data" and theirs.has_memblock_log():
             continue  # their addresses are compared by the replay
-        if kind in ("fallback", "numa_distance") and m.srat and not m.slit:
-            continue  # the record lacks the distances
+        if kind in ("fallback", "numa_distance") and UNKNOWN_DISTANCES in m.notes:
+            continue
         for i in range(max(len(a), len(b))):
             yield Row(
                 f"dmesg {kind}",

@@ -477,3 +477,26 @@ def test_impossible_numbers_name_their_line() -> None:
         assert old in text
         with pytest.raises((ParseError, UsageError), match=message):
             Machine.from_capture(capture.parse(text.replace(old, new)))
+
+
+def test_a_machine_whose_firmware_gives_no_distances_has_no_table_of_them() -> None:
+    """Its allocation moved every later one by a page, on machines of several nodes without a SLIT."""
+    text = capture.read_text(capture.find("n2-5g/physical"))
+    without = re.sub(r"\[.*(ACPI:.* SLIT |Initialized distance table).*\n", "", text)
+    assert text.count("SLIT") > without.count("SLIT")
+    m = Machine.from_capture(capture.parse(without))
+    assert m.slit == [] and m.numa.distance_cnt == 0
+    assert not any("distance table" in line for line in m.dmesg)
+    assert any("distance table" in line for line in Machine.from_capture("n2-5g/physical").dmesg)
+
+
+def test_huge_pages_of_every_size_are_not_promised() -> None:
+    """Numbers of a kernel booted with one huge page of 1 GiB and 100 of 2 MiB, of 6 GiB."""
+    text = capture.read_text(capture.find("n1-1g/physical"))
+    kb = {"MemTotal": 6074992, "HugePages_Total": 100, "Hugetlb": 1253376, "CommitLimit": 2410808}
+    info = meminfo.parse(capture.parse(text).file("/proc/meminfo") or "")
+    m = Machine.boot("1G")
+    m.totalram_pages = kb["MemTotal"] >> 2
+    rebuild._take_meminfo(m, {**info, **kb})
+    assert meminfo.vm_commit_limit(m) << 2 == kb["CommitLimit"]
+    assert meminfo.snapshot(m)["Hugetlb"] == kb["Hugetlb"]

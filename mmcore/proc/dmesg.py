@@ -83,6 +83,7 @@ KINDS: dict[str, str] = {
     "percpu": "setup_percpu: NR_CPUS:{nr_cpus:d} nr_cpumask_bits:{bits:d} nr_cpu_ids:{ids:d} "
     "nr_node_ids:{nodes:d}",
     "deferred": "node {node:d} deferred pages initialised in {ms:d}ms",
+    "cpu0": "smpboot: CPU0: {model:t}",
     "brought_up": "smp: Brought up {nodes:d} {node_s:w} {cpus:d} {cpu_s:w}",
     "memory": (
         "Memory: {free:d}K/{total:d}K available ({code:d}K kernel code, {rwdata:d}K rwdata, "

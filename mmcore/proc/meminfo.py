@@ -43,6 +43,9 @@ UNITLESS = NARROW[1:]
 class SysInfo:
     """What the file shows and no zone or node counts, in pages; parts of it come with later chapters.
 
+    :ivar nr_huge_pages: hugetlb pages of the default size; so free, resv and surplus
+    :ivar hugetlb_total_pages: hugetlb pages of every size, in pages of 4 kB
+    :ivar hugepage_kb: the default hugetlb page size in kB
     :ivar direct_kb: DirectMap4k, 2M and 1G in kB
     """
 
@@ -59,6 +62,8 @@ class SysInfo:
     free_huge_pages: int = 0
     resv_huge_pages: int = 0
     surplus_huge_pages: int = 0
+    hugetlb_total_pages: int = 0
+    hugepage_kb: int = 2048
     direct_kb: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -106,7 +111,7 @@ def vm_commit_limit(m: Machine) -> int:
     if s.overcommit_kbytes:
         allowed = s.overcommit_kbytes >> (PAGE_SHIFT - 10)
     else:
-        allowed = (m.totalram_pages - s.nr_huge_pages * 512) * s.overcommit_ratio // 100
+        allowed = (m.totalram_pages - s.hugetlb_total_pages) * s.overcommit_ratio // 100
     return allowed + s.totalswap
 
 
@@ -194,8 +199,8 @@ def snapshot(m: Machine) -> MemInfo:
     info["HugePages_Free"] = s.free_huge_pages
     info["HugePages_Rsvd"] = s.resv_huge_pages
     info["HugePages_Surp"] = s.surplus_huge_pages
-    info["Hugepagesize"] = 2048
-    info["Hugetlb"] = s.nr_huge_pages * 2048
+    info["Hugepagesize"] = s.hugepage_kb
+    info["Hugetlb"] = s.hugetlb_total_pages << (PAGE_SHIFT - 10)
     for name, value in zip(("4k", "2M", "1G"), s.direct_kb, strict=True):
         info[f"DirectMap{name}"] = value
     return info

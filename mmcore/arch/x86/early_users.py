@@ -47,6 +47,9 @@ SIZEOF_PCPU_CHUNK = 200
 SIZEOF_PCPU_BLOCK_MD = 32
 
 SIZEOF_CPU_ENTRY_AREA = 241664
+#: The last page of an entry area that is mapped unless the processor is Intel's, whose debug store
+#: follows: GDT, entry stack, five pages of TSS, then four times a guard page and a stack of two.
+CPU_ENTRY_AREA_LAST_STACK = 1 + 1 + 5 + 4 * 3 - 1
 SIZEOF_PCPU_ALLOC_INFO = 64
 SIZEOF_PCPU_GROUP_INFO = 24
 
@@ -280,12 +283,15 @@ def setup_cpu_entry_areas(m: Machine) -> None:
     Simplified: where KASLR scatters the areas, each is taken to need a table of its own; now and
     then one lies across two.
     """
-    pages = 1 + m.cpus * (SIZEOF_CPU_ENTRY_AREA >> PAGE_SHIFT)  # the first maps the IDT
-    pte_tables = DIV_ROUND_UP(pages, 512)
+    area = SIZEOF_CPU_ENTRY_AREA >> PAGE_SHIFT
+    last = area - 1 if m.config.cpu_intel else CPU_ENTRY_AREA_LAST_STACK
+    # page 0 is the IDT's; each area is mapped from its first page, with no gap as long as a table
+    mapped = {0} | {1 + cpu * area + page for cpu in range(m.cpus) for page in (0, last)}
+    pte_tables = len({page >> 9 for page in mapped})
     if m.kernel_image.text != KernelImage().text:
         pte_tables = 1 + m.cpus
-    tables = 1 + DIV_ROUND_UP(pages, 512 * 512) + pte_tables
-    for _ in range(tables):
+    pmd_tables = len({page >> 18 for page in mapped})
+    for _ in range(1 + pmd_tables + pte_tables):
         _alloc(m, PAGE_SIZE, "spp_getpage+0x4e/0xa0", PAGE_SIZE)
 
 

@@ -647,6 +647,9 @@ def free_pcppages_bulk(zone: Zone, count: int, pcp: PerCpuPages, pindex: int) ->
     List @pindex is emptied first, from its tail, then the ones behind it in turn. Each block goes
     back under the type that its pageblock has now.
 
+    :raises KernelBug: if the lists hold fewer pages than ``pcp->count`` says, where the kernel would
+        search them for ever
+
     Mirrors mm/page_alloc.c:free_pcppages_bulk().
     """
     trace = zone.machine.trace
@@ -656,13 +659,15 @@ def free_pcppages_bulk(zone: Zone, count: int, pcp: PerCpuPages, pindex: int) ->
         count = pcp.count
     pindex -= 1
     while count > 0:
-        while True:
+        for _ in lists:
             pindex += 1
             if pindex > NR_PCP_LISTS - 1:
                 pindex = 0
             head = lists[pindex]
             if head.next is not head:
                 break
+        else:
+            raise KernelBug(f"per-CPU lists are empty, and pcp->count is {pcp.count}")
         order = pindex_to_order(pindex)
         nr_pages = 1 << order
         while True:

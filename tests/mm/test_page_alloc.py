@@ -443,6 +443,14 @@ def test_pcp_orders() -> None:
         pa.order_to_pindex(0, 4)
 
 
+def test_a_pcp_count_above_what_its_lists_hold_is_a_bug_not_an_endless_search() -> None:
+    zone = bare_zone(1024)
+    pcp = zone.per_cpu_pageset[0]
+    pcp.count = 3
+    with pytest.raises(KernelBug, match="lists are empty, and pcp->count is 3"):
+        pa.free_pcppages_bulk(zone, 3, pcp, 0)
+
+
 def test_bulk_free_empties_the_freed_list_from_its_tail_then_the_next() -> None:
     zone = bare_zone(1 << 18)
     m = zone.machine

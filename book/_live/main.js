@@ -1,4 +1,8 @@
 /* Everything in a page that runs Python in the reader's browser. Nothing is loaded before the reader asks for it. */
+import { liveCells } from "./cell.js";
 import { liveFigures } from "./figure.js";
+import { liveTools } from "./tool.js";
 
 liveFigures(document);
+liveCells(document);
+liveTools(document);

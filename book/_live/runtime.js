@@ -78,13 +78,13 @@ class Runtime extends EventTarget {
     }
   }
 
-  /* Ask Python to do something; `tick` is called with a growing number while it does. */
-  async call(operation, asked, tick = () => {}) {
+  /* Ask Python to do something; `tick` is called with a growing number while it does. `bytes` go along as they are. */
+  async call(operation, asked, tick = () => {}, bytes = null) {
     await this.start();
     const id = this.next++;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject, tick });
-      this.worker.postMessage({ id, operation, asked });
+      this.worker.postMessage({ id, operation, asked, bytes });
       this.tell("change");
     });
   }

@@ -100,7 +100,8 @@ onmessage = async ({ data }) => {
   }
   const tick = (n) => postMessage({ id: data.id, tick: n });
   try {
-    postMessage({ id: data.id, answer: JSON.parse(handle(data.operation, JSON.stringify(data.asked), tick)) });
+    const answer = handle(data.operation, JSON.stringify(data.asked), tick, data.bytes || undefined);
+    postMessage({ id: data.id, answer: JSON.parse(answer) });
   } catch (error) {
     postMessage({ id: data.id, answer: { error: { param: "", text: `Python stopped: ${String(error).slice(0, 300)}` } }, broken: true });
   }

@@ -7,6 +7,7 @@ stays text. Nothing here needs a browser, so CPython's tests run the same code.
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from mmcore.errors import MMError, UsageError
 from mmcore.proc import capture
-from mmcore.viz import player
+from mmcore.viz import cells, player
 from mmcore.viz.explorable import Explorable, ParamError, find, render
 
 __all__ = ["handle", "provide_captures"]
@@ -88,22 +89,40 @@ def _figure(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
     return answer | {"html": html, "values": values, "frames": len(rendering.frames)}
 
 
+def _cells(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
+    """Run cells of a page in order: see `mmcore.viz.cells.run_cells()`."""
+    return cells.run_cells(asked["cells"], fresh=bool(asked["fresh"]), tick=tick)
+
+
+def _tool(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
+    """Run a tool of the workbench on a reader's text, or on the bytes of a file."""
+    data = asked["bytes"] if asked["text"] is None else asked["text"]
+    workbench = importlib.import_module("mmcore.report.workbench")
+    return dict(workbench.run(asked["tool"], data))
+
+
 OPERATIONS: dict[str, Callable[[Mapping[str, Any], Tick | None], Answer]] = {
     "figure": _figure,
+    "cells": _cells,
+    "tool": _tool,
 }
 
 
-def handle(operation: str, asked: str, tick: Tick | None = None) -> str:
+def handle(operation: str, asked: str, tick: Tick | None = None, data: Any = None) -> str:
     """Carry out one of the page's requests.
 
     :param operation: a key of `OPERATIONS`
     :param asked: what it needs, as JSON
     :param tick: called now and then while it runs
+    :param data: bytes that belong to the request, such as a file's
     :return: JSON; where something is wrong it has ``error`` with ``text``, in words, and ``param`` where a
         single parameter is to blame
     """
     try:
-        answer = OPERATIONS[operation](json.loads(asked), tick)
+        request = json.loads(asked)
+        if data is not None:
+            request["bytes"] = data.to_bytes() if hasattr(data, "to_bytes") else bytes(data)
+        answer = OPERATIONS[operation](request, tick)
     except ParamError as err:
         answer = {"error": {"param": err.param, "text": err.text}}
     except (UsageError, MMError) as err:

@@ -1,33 +1,37 @@
-"""Read a "page allocation failure" report from a kernel log, and say why the request failed.
+"""Read the memory reports of a kernel log, and say why a request failed.
 
-`parse()` finds a report in a log, `str()` writes it out again as it stood, `explain()` puts the
-allocator's own test to each zone: what was free, what had to stay free, which orders and types of
-blocks were there::
+A report is what the kernel prints when an allocation fails (``warn_alloc()``), when the OOM killer runs,
+or on SysRq-m: the request, if there was one, and the state of all zones. `parse()` finds one in a log,
+`str()` writes it out again as it stood, `explain()` puts the allocator's own test to each zone: what was
+free, what had to stay free, which orders and types of blocks were there::
 
     report = parse(open("dmesg.txt").read())
     print(explain(report))
 
-The line of free blocks, ``Node 0 DMA32: 2*4kB (UM) 0*8kB ... = 1848kB``, can be read alone with
-`parse_free_list()`.
+Logs of older kernels are read, too, with any prefix, wrapped, or cut short; what is not understood is
+kept and left alone. The line of free blocks, ``Node 0 DMA32: 2*4kB (UM) 0*8kB ... = 1848kB``, can be read
+alone with `parse_free_list()`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from mmcore.config import PAGE_SHIFT
-from mmcore.errors import ParseError
+from mmcore.errors import ParseError, UsageError
 from mmcore.lib.list import ListHead, list_add_tail
 from mmcore.machine import Machine
 from mmcore.mm import page_alloc
-from mmcore.mm.gfp import __GFP_DIRECT_RECLAIM, __GFP_IO, gfp_zone
+from mmcore.mm.gfp import __GFP_DIRECT_RECLAIM, __GFP_HIGHMEM, __GFP_IO, __GFP_MOVABLE, gfp_zone
 from mmcore.mm.internal import ALLOC_HIGHATOMIC, ALLOC_OOM, alloc_flags_str
 from mmcore.mm.mmzone import (
     MAX_NR_ZONES,
+    MAX_PAGE_ORDER,
     MIGRATE_HIGHATOMIC,
+    MIGRATE_MOVABLE,
     MIGRATE_PCPTYPES,
+    MIGRATE_UNMOVABLE,
     MIGRATETYPE_LETTERS,
     NR_PAGE_ORDERS,
     WMARK_HIGH,
@@ -39,8 +43,13 @@ from mmcore.mm.mmzone import (
     min_wmark_pages,
 )
 from mmcore.mm.vmstat import NR_FREE_PAGES
+from mmcore.report.buddyinfo import size
+from mmcore.report.gfp import NUMBERINGS, Numbering, fits, nameless, to_reference
+from mmcore.report.kernlog import LogLine, logical_lines
+from mmcore.report.zone_state import zone_kinds
 
 __all__ = [
+    "MAX_REPORTS",
     "AllocFailure",
     "Explanation",
     "FreeList",
@@ -52,21 +61,37 @@ __all__ = [
     "parse_free_list",
 ]
 
-HEAD_RE = re.compile(
-    r"(?P<comm>.*): page allocation failure: order:(?P<order>\d+), "
-    r"mode:(?P<mode>0x[0-9a-f]+)\((?P<names>[^)]*)\), nodemask=(?P<nodemask>\(null\)|[-\d,]*?)"
-    r"(?:,cpuset=(?P<cpuset>.*),mems_allowed=(?P<mems>.*))?"
+#: At most this many reports of one log are read, and this many lines of one report.
+MAX_REPORTS, MAX_REPORT_LINES = 256, 4096
+
+#: What a report begins with; only around these a log is looked at.
+START_RE = re.compile(
+    r"allocation failure|page allocation stalls|vmalloc error|vmemmap alloc failure"
+    r"|invoked oom-killer|Mem-[Ii]nfo:"
 )
-STAMP_RE = re.compile(r"^(.*?\[ *\d+\.\d+\] |.*? kernel: (?:\[ *\d+\.\d+\] )?|)(.*)$", re.S)
-FREE_LIST_RE = re.compile(r"(?:Node (\d+) )?(\w+): ((?:\d+\*\d+kB (?:\([UMEHCI]*\) )?)+)= (\d+)kB")
-ORDER_RE = re.compile(r"(\d+)\*(\d+)kB (?:\(([UMEHCI]*)\) )?")
-ZONE_RE = re.compile(r"(?:Node (\d+) )?(\w+) (free:\d+kB .*)")
-NODE_RE = re.compile(r"Node (\d+) (active_anon:\d+kB .*) all_unreclaimable\? (yes|no)")
-VALUE_RE = re.compile(r"([\w()]+):(\d+)([kK]B)?")
-RESERVE_RE = re.compile(r"lowmem_reserve\[\]:((?: -?\d+)+)")
-COUNTS_RE = re.compile(r" ?\w+:\d+(?: \w+:\d+)*")
-PAGES_RE = re.compile(r"(\d+) (total pagecache pages|pages .*)")
-END_RE = re.compile(r"\d+ pages hwpoisoned")
+HEAD_RE = re.compile(
+    r"(?P<what>(?:page|vmalloc:) allocation failure[:.]|page allocation stalls for \d{1,9}ms,"
+    r"|vmalloc error:|vmemmap alloc failure:|invoked oom-killer:)"
+    r"(?P<text>[^()]{0,200}?)\b(?:mode:|gfp_mask=)(?P<mode>0x[0-9a-f]{1,8})(?:\((?P<names>[^)]{0,600})\))?"
+    r"(?P<rest>.*)"
+)
+ORDER_OF_RE = re.compile(r"\border[:=] ?(-?\d{1,4})\b")
+NODEMASK_RE = re.compile(r"\bnodemask=(\(null\)|[-\d,]+?)(?=,?$|, |,cpuset)")
+CPUSET_RE = re.compile(r"\bcpuset=(\S{0,200}?),? ?mems_allowed=([-\d,]{1,80})")
+FREE_LIST_RE = re.compile(
+    r"(?:Node (\d{1,6}) )?(\w{1,16}): ((?:\d{1,20}\*\d{1,12}kB (?:\([UMERHCI]*\) )?)+)= (\d{1,20})kB"
+)
+ORDER_RE = re.compile(r"(\d+)\*(\d+)kB (?:\(([UMERHCI]*)\) )?")
+ZONE_RE = re.compile(r"(?:Node (\d{1,6}) )?(\w{1,16}) (free:\d{1,20}kB .*)")
+NODE_RE = re.compile(r"Node (\d{1,6}) (active_anon:\d{1,20}kB .*) all_unreclaimable\? (yes|no)")
+VALUE_RE = re.compile(r"([\w()]{1,40}):(\d{1,20})([kK]B)?")
+RESERVE_RE = re.compile(r"lowmem_reserve\[\]:((?: -?\d{1,20}){1,16})")
+COUNTS_RE = re.compile(r" {0,40}[a-z_]{2,40}:\d{1,20}(?: [a-z_]{2,40}:\d{1,20})*")
+PAGES_RE = re.compile(r"(\d{1,20}) (total pagecache pages|pages [\w/ ]{1,40})")
+SWAP_RE = re.compile(r"(Free|Total) swap +[=:] +(\d{1,20})kB")
+MEMCG_RE = re.compile(r"memory: usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt \d{1,20}")
+END_RE = re.compile(r"\d+ pages hwpoisoned|Tasks state \(memory values in pages\):|\[ *pid *\].*")
+KILLED_RE = re.compile(r"Killed process (\d{1,10}) \(([^\n]{1,64}?)\)")
 
 
 @dataclass(slots=True)
@@ -75,21 +100,25 @@ class FreeList:
 
     :ivar node: node id, None from a kernel without NUMA
     :ivar types: by order, the letters of the types that have free blocks: Unmovable, Movable,
-        rEclaimable, Highatomic, Cma, Isolate
+        rEclaimable, Highatomic, Cma, Isolate; before 4.4 also Reserve
+    :ivar typed: the kernel printed types; before 3.9 it did not
+    :ivar page_kb: kilobytes of a page, the size of the first column
     """
 
     node: int | None
     zone: str
     nr: list[int]
     types: list[str]
+    typed: bool = True
+    page_kb: int = 4
 
     def __str__(self) -> str:
         name = self.zone if self.node is None else f"Node {self.node} {self.zone}"
         blocks = "".join(
-            f"{n}*{4 << order}kB " + (f"({types}) " if n else "")
+            f"{n}*{self.page_kb << order}kB " + (f"({types}) " if n and self.typed else "")
             for order, (n, types) in enumerate(zip(self.nr, self.types, strict=True))
         )
-        return f"{name}: {blocks}= {self.pages << PAGE_SHIFT - 10}kB"
+        return f"{name}: {blocks}= {self.pages * self.page_kb}kB"
 
     @property
     def pages(self) -> int:
@@ -102,29 +131,35 @@ class FreeList:
         return max((order for order, n in enumerate(self.nr) if n), default=-1)
 
 
-def parse_free_list(text: str, line: int = 1) -> FreeList:
+def parse_free_list(text: str, line: int = 1, orders: int | None = NR_PAGE_ORDERS) -> FreeList:
     """Read one line of free blocks.
 
+    :param orders: how many orders there must be; None: as many as there are
     :raises ParseError: if it is none, or its numbers do not add up
     """
     match = FREE_LIST_RE.search(text)
     if match is None:
         raise ParseError("free list", line, text, "not of the form 'Node 0 DMA32: 2*4kB (UM) ...'")
     node, zone, blocks, total = match.groups()
-    found = FreeList(None if node is None else int(node), zone, [], [])
-    for order, (count, size, types) in enumerate(ORDER_RE.findall(blocks)):
-        if int(size) != 4 << order:
-            raise ParseError("free list", line, text, f"{size}kB where {4 << order}kB was expected")
-        if bool(int(count)) != bool(types):
-            raise ParseError(
-                "free list", line, text, f"{count} blocks of {size}kB, types {types!r}"
-            )
+    found = FreeList(None if node is None else int(node), zone, [], [], "(" in blocks)
+    columns = ORDER_RE.findall(blocks)
+    if orders is None and int(columns[0][1]) in (4, 8, 16, 32, 64):
+        found.page_kb = int(columns[0][1])
+    for order, (count, kb, types) in enumerate(columns):
+        expected = found.page_kb << order
+        if int(kb) != expected:
+            raise ParseError("free list", line, text, f"{kb}kB where {expected}kB was expected")
+        if found.typed and bool(int(count)) != bool(types):
+            raise ParseError("free list", line, text, f"{count} blocks of {kb}kB, types {types!r}")
         found.nr.append(int(count))
         found.types.append(types)
-    if len(found.nr) != NR_PAGE_ORDERS:
-        raise ParseError("free list", line, text, f"{len(found.nr)} orders, not {NR_PAGE_ORDERS}")
-    if found.pages << PAGE_SHIFT - 10 != int(total):
-        raise ParseError("free list", line, text, f"the blocks add up to {found.pages * 4}kB")
+    if orders is not None and len(found.nr) != orders:
+        raise ParseError("free list", line, text, f"{len(found.nr)} orders, not {orders}")
+    if len(found.nr) > 32:
+        raise ParseError("free list", line, text, f"{len(found.nr)} orders, which no kernel has")
+    if found.pages * found.page_kb != int(total):
+        add = found.pages * found.page_kb
+        raise ParseError("free list", line, text, f"the blocks add up to {add}kB")
     return found
 
 
@@ -141,6 +176,7 @@ class ZoneReport:
     values: dict[str, tuple[int, str]] = field(default_factory=dict)
     lowmem_reserve: list[int] = field(default_factory=list)
     free_list: FreeList | None = None
+    page_kb: int = 4
 
     def __str__(self) -> str:
         where = "" if self.node is None else f"Node {self.node} "
@@ -148,7 +184,7 @@ class ZoneReport:
 
     def pages(self, name: str) -> int:
         """Return a value in pages; 0 if an older kernel does not print it."""
-        return self.values.get(name, (0, ""))[0] >> PAGE_SHIFT - 10
+        return self.values.get(name, (0, ""))[0] // self.page_kb
 
 
 def _values(text: str) -> dict[str, tuple[int, str]]:
@@ -163,9 +199,14 @@ def _values_text(values: dict[str, tuple[int, str]]) -> str:
 class AllocFailure:
     """A report: the request, the zones, and every line as it can be written again.
 
+    :ivar gfp_mask: the number as printed; `reference_mask` is the same request in 6.12's numbers
     :ivar counts: the machine's counters, in pages
     :ivar nodes: each node's counters
     :ivar zones: in the order of the report
+    :ivar kind: ``failure``, ``stall``, ``vmalloc``, ``oom``, or ``memory`` if there was no request
+    :ivar numbering: the release whose gfp numbers these are
+    :ivar line: the line of the log it begins in
+    :ivar problems: what could not be read, in words
     """
 
     comm: str
@@ -179,10 +220,20 @@ class AllocFailure:
     nodes: dict[int, dict[str, tuple[int, str]]] = field(default_factory=dict)
     zones: list[ZoneReport] = field(default_factory=list)
     _lines: list[tuple[str, str | Callable[[], str]]] = field(default_factory=list, repr=False)
+    kind: str = "failure"
+    numbering: Numbering = NUMBERINGS[0]
+    sure: bool = True
+    line: int = 1
+    problems: list[str] = field(default_factory=list)
+    killed: str = ""
+    memcg: tuple[int, int] | None = None
+    swap: dict[str, int] = field(default_factory=dict)
+    page_kb: int = 4
+    whole: bool = False
 
     @property
     def head(self) -> str:
-        """The report's first line."""
+        """The report's first line, as Linux 6.12 writes it."""
         text = (
             f"{self.comm}: page allocation failure: order:{self.order}, "
             f"mode:{self.gfp_mask:#x}({self.gfp_names}), nodemask={self.nodemask}"
@@ -190,6 +241,11 @@ class AllocFailure:
         if self.cpuset is not None:
             text += f",cpuset={self.cpuset},mems_allowed={self.mems_allowed}"
         return text
+
+    @property
+    def reference_mask(self) -> int:
+        """The request's mask in the numbering of Linux 6.12."""
+        return to_reference(self.numbering, self.gfp_mask)
 
     def __str__(self) -> str:
         return "\n".join(
@@ -218,11 +274,35 @@ def _counts_text(report: AllocFailure, indent: str, names: list[str]) -> str:
     return indent + " ".join(f"{name}:{report.counts[name]}" for name in names)
 
 
+def _take_numbers(report: AllocFailure, text: str) -> str | Callable[[], str]:
+    """Read a line of the machine's counters."""
+    if COUNTS_RE.fullmatch(text):
+        found = {name: int(value) for name, value, _ in VALUE_RE.findall(text)}
+        report.counts.update(found)
+        indent, names = text[: len(text) - len(text.lstrip())], list(found)
+        return lambda: _counts_text(report, indent, names)
+    if match := PAGES_RE.fullmatch(text):
+        what = match[2]
+        report.counts[what] = int(match[1])
+        return lambda: f"{report.counts[what]} {what}"
+    if match := SWAP_RE.fullmatch(text.rstrip()):
+        report.swap[match[1].lower()] = int(match[2])
+    elif match := MEMCG_RE.search(text):
+        report.memcg = (int(match[1]), int(match[2]))
+    elif report.cpuset is None and (match := CPUSET_RE.search(text)):
+        report.cpuset, report.mems_allowed = match[1], match[2]
+    return text
+
+
 def _take_line(report: AllocFailure, text: str, line: int) -> str | Callable[[], str]:
-    """Read one line behind the head; return what writes it again."""
+    """Read one line behind the head; return what writes it again.
+
+    :raises ParseError: if it is a line of free blocks that does not add up
+    """
     if match := FREE_LIST_RE.fullmatch(text):
-        free_list = parse_free_list(text, line)
+        free_list = parse_free_list(text, line, None)
         report.zone(free_list.node, free_list.zone).free_list = free_list
+        report.page_kb = free_list.page_kb
         return free_list.__str__
     if match := NODE_RE.fullmatch(text):
         node, last = int(match[1]), match[3]
@@ -236,61 +316,149 @@ def _take_line(report: AllocFailure, text: str, line: int) -> str | Callable[[],
         zone = report.zones[-1]
         zone.lowmem_reserve = [int(word) for word in match[1].split()]
         return lambda: "lowmem_reserve[]:" + "".join(f" {n}" for n in zone.lowmem_reserve)
-    if COUNTS_RE.fullmatch(text):
-        found = {name: int(value) for name, value, _ in VALUE_RE.findall(text)}
-        report.counts.update(found)
-        indent, names = text[: len(text) - len(text.lstrip())], list(found)
-        return lambda: _counts_text(report, indent, names)
-    if match := PAGES_RE.fullmatch(text):
-        what = match[2]
-        report.counts[what] = int(match[1])
-        return lambda: f"{report.counts[what]} {what}"
-    return text
+    return _take_numbers(report, text)
 
 
-def parse_all(text: str) -> list[AllocFailure]:
-    """Return all reports of a kernel log; lines between them are left out.
+_KINDS = {"page allocation failure": "failure", "page allocation stalls": "stall"}
 
-    Lines may have the log's time stamp or none; a line that is not understood is kept as it is. A
-    report ends with its last known line, "pages hwpoisoned", or where the next report begins.
 
-    :raises ParseError: if a line of free blocks does not add up
+def _numbering(mask: int, names: str | None) -> tuple[Numbering, bool]:
+    """Return the numbering of a report's mask, and whether number and names agree in it."""
+    if not names:
+        return nameless(mask).table, False
+    tables = fits(mask, names)
+    return (tables[0], True) if tables else (NUMBERINGS[0], False)
+
+
+def _take_head(text: str, line: int) -> AllocFailure | None:
+    """Read the first line of a report, None if it is none."""
+    start = START_RE.search(text)
+    if start is None:
+        return None
+    if start[0].lower() == "mem-info:":
+        return AllocFailure("", 0, 0, "", "(null)", kind="memory", line=line)
+    at = max(start.start() - 6, 0)
+    match = HEAD_RE.search(text, at)
+    if match is None:
+        return None
+    what, mask, names = match["what"], int(match["mode"], 16), match["names"]
+    kind = "oom" if "oom" in what else _KINDS.get(what[:23].rstrip(":."), "vmalloc")
+    kind = "stall" if "stalls" in what else kind
+    found = ORDER_OF_RE.search(match["text"] + what + match["rest"])
+    order = int(found[1]) if found else 0
+    table, sure = _numbering(mask, names)
+    comm = text[: match.start()].rstrip(": ").removesuffix("vmalloc")[-64:]
+    report = AllocFailure(comm, max(order, 0), mask, names or "", "(null)", kind=kind, line=line)
+    report.numbering, report.sure = table, sure
+    if node := NODEMASK_RE.search(match["rest"]):
+        report.nodemask = node[1]
+    if cpuset := CPUSET_RE.search(match["rest"]):
+        report.cpuset, report.mems_allowed = cpuset[1], cpuset[2]
+    if order > 31:
+        report.problems.append(f"line {line}: order {order}, which no kernel has, is read as 0")
+        report.order = 0
+    return report
+
+
+def _starts(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the lines begin that may begin a report, each with its line number."""
+    at, number = 0, 1
+    for match in START_RE.finditer(text):
+        begin = text.rfind("\n", 0, match.start()) + 1
+        if begin < at:
+            continue
+        number += text.count("\n", at, begin)
+        at = begin
+        yield begin, number
+        end = text.find("\n", begin)
+        if end < 0:
+            return
+
+
+def _read_report(
+    report: AllocFailure, first: LogLine, lines: Iterator[LogLine], offset: int
+) -> None:
+    """Read the lines of a report up to its last, or the first of another."""
+    head: str | Callable[[], str] = first.raw
+    if first.lines == 1 and report.kind == "failure" and report.head == first.raw:
+        head = _head_text(report)
+    report._lines.append((first.stamp, head))
+    mem_info = report.kind == "memory"
+    for count, line in enumerate(lines):
+        text = line.text
+        if count >= MAX_REPORT_LINES:
+            break
+        if START_RE.search(text) and _take_head(text, 0) is not None:
+            if mem_info or not text.startswith("Mem-"):
+                break
+            mem_info = True
+        ends = END_RE.fullmatch(text)
+        if ends and not text.endswith("hwpoisoned"):
+            report.whole = True
+            break
+        number = line.number + offset
+        part: str | Callable[[], str] = line.raw
+        try:
+            part = _take_line(report, text, number)
+        except ParseError as err:
+            report.problems.append(f"line {number}: {err.why}; it was left out")
+        # What is cut short, wrapped or printed otherwise is read as far as it goes and kept.
+        report._lines.append(
+            (line.stamp, line.raw if not callable(part) or part() != line.raw else part)
+        )
+        if ends:
+            report.whole = True
+            break
+    for zone in report.zones:
+        zone.page_kb = report.page_kb
+
+
+def parse_all(text: str, limit: int = MAX_REPORTS) -> list[AllocFailure]:
+    """Return the reports of a kernel log, at most @limit; lines between them are left out.
+
+    Lines may have any log's prefix or none; a line that is not understood is kept as it is. A report
+    ends with its last known line, "pages hwpoisoned", or where the next report begins.
     """
     reports: list[AllocFailure] = []
-    report: AllocFailure | None = None
-    for number, raw in enumerate(text.split("\n"), 1):
-        stamp_match = STAMP_RE.match(raw.rstrip("\r"))
-        stamp, line = stamp_match.groups() if stamp_match else ("", raw)
-        if head := HEAD_RE.fullmatch(line):
-            report = AllocFailure(
-                head["comm"],
-                int(head["order"]),
-                int(head["mode"], 16),
-                head["names"],
-                head["nodemask"],
-                head["cpuset"],
-                head["mems"],
-            )
-            report._lines.append((stamp, _head_text(report)))
-            reports.append(report)
-        elif report is not None:
-            part = _take_line(report, line, number)
-            # What is cut short or printed otherwise is read as far as it goes and kept as it is.
-            report._lines.append((stamp, line if callable(part) and part() != line else part))
-            if END_RE.fullmatch(line):
-                report = None
+    end = 0
+    for begin, number in _starts(text):
+        if begin < end or len(reports) >= limit:
+            continue
+        lines = logical_lines(text, begin)
+        first = next(lines)
+        report = _take_head(first.text, number)
+        if report is None:
+            continue
+        _read_report(report, first, lines, number - 1)
+        length = 0
+        for stamp, part in report._lines:
+            length += len(stamp) + len(part() if callable(part) else part) + 1
+        end = begin + length - 1
+        if report.kind == "oom" and (killed := KILLED_RE.search(text, end, end + 400_000)):
+            report.killed = f"{killed[2]} (pid {killed[1]})"
+        reports.append(report)
     return reports
 
 
 def parse(text: str) -> AllocFailure:
-    """Return the first report of a kernel log.
+    """Return the first report of a failed allocation in a kernel log.
+
+    If none failed, the first report of another kind: OOM killer, SysRq-m.
 
     :raises ParseError: if there is none
     """
     reports = parse_all(text)
+    for report in reports:
+        if report.kind == "failure":
+            return report
     if not reports:
         first = text.partition("\n")[0]
-        raise ParseError("kernel log", 1, first, 'no line has "page allocation failure: order:"')
+        raise ParseError(
+            "kernel log",
+            1,
+            first,
+            'no line has "page allocation failure: order:" or "invoked oom-killer:"',
+        )
     return reports[0]
 
 
@@ -304,10 +472,11 @@ class ZoneVerdict:
     :ivar allowed: the request may use the zone
     :ivar ok: the test passes
     :ivar free: free pages
-    :ivar unusable: of those, what the request cannot count on: 2**order - 1
+    :ivar unusable: of those, what the request cannot count on: 2**order - 1, CMA, HIGHATOMIC
     :ivar mark: the min watermark, lowered if the request may use part of the reserve
     :ivar reserve: what the zone keeps from requests that could use a higher zone
     :ivar block: a block of the order or above is free, on a list that the request may use
+    :ivar types: the types of all free blocks of that order or above
     """
 
     node: int | None
@@ -321,6 +490,7 @@ class ZoneVerdict:
     block: bool
     largest_order: int
     why: str
+    types: str = ""
 
     def __str__(self) -> str:
         where = self.zone if self.node is None else f"Node {self.node} {self.zone}"
@@ -333,6 +503,7 @@ class Explanation:
 
     :ivar alloc_flags: the ALLOC_* flags of the slow path for it
     :ivar highest_zone: the highest zone that it may use
+    :ivar usage: where memory was, the largest part first
     """
 
     report: AllocFailure
@@ -340,36 +511,170 @@ class Explanation:
     highest_zone: str
     zones: list[ZoneVerdict]
     notes: list[str]
+    usage: list[str] = field(default_factory=list)
+
+    @property
+    def cause(self) -> str:
+        """``shortage``, ``fragmentation``, ``cgroup``, ``passes``, ``unknown`` or ``none``."""
+        if self.report.kind == "memory":
+            return "none"
+        if self.report.memcg is not None:
+            return "cgroup"
+        mine = [z for z in self.zones if z.allowed]
+        if not mine:
+            return "unknown"
+        if any(z.ok for z in mine):
+            return "passes"
+        enough = any(z.free - z.unusable > z.mark + z.reserve for z in mine)
+        return "fragmentation" if enough else "shortage"
+
+    def summary(self) -> str:
+        """Return the answer in a sentence: shortage, fragmentation, or neither."""
+        r = self.report
+        if r.kind == "memory":
+            return "The state of memory; no request failed (SysRq-m or a driver printed it)."
+        mode = r.gfp_names or r.numbering.names(r.gfp_mask)
+        who = r.comm or "somebody"
+        block = f"order {r.order}, {r.page_kb << r.order} kB, {mode}"
+        head = {"oom": "OOM killer, ", "stall": "A stall, ", "vmalloc": "vmalloc, "}.get(r.kind, "")
+        mine = [z for z in self.zones if z.allowed]
+        enough = [z for z in mine if z.free - z.unusable > z.mark + z.reserve]
+        if self.cause == "cgroup" and r.memcg is not None:
+            return (
+                f"{head}memory cgroup: {who}'s was at its limit, {r.memcg[0]} of {r.memcg[1]} kB."
+            )
+        if self.cause == "unknown":
+            why = "none it may use is in the report" if self.zones else "the report has no zones"
+            return f"{head}cause unknown: {why}; {who} asked for a block ({block})."
+        if self.cause == "passes":
+            names = ", ".join(_where(z) for z in mine if z.ok)
+            return (
+                f"{head}no cause left: {names} would serve {who}'s request ({block}) with these "
+                "numbers. Memory came back before they were printed, or another rule refused."
+            )
+        if self.cause == "fragmentation":
+            free = sum(z.free for z in enough)
+            return (
+                f"{head}fragmentation: {size(free)} are free in {', '.join(map(_where, enough))}, but "
+                f"no block that {who}'s request may use ({block})."
+            )
+        extra = (
+            ""
+            if not r.order or any(z.block for z in mine)
+            else "; no block that large is free either"
+        )
+        return (
+            f"{head}shortage: every zone that {who}'s request may use is at or below its mark "
+            f"({block}){extra}."
+        )
+
+    def lines(self) -> list[str]:
+        """Return the report, the answer first."""
+        r = self.report
+        summary = self.summary()
+        out = [summary[:1].upper() + summary[1:]]
+        if r.kind != "memory":
+            flags = alloc_flags_str(self.alloc_flags)
+            out.append(f"  zones up to {self.highest_zone}, {flags}")
+        out += [f"  {zone}" for zone in self.zones]
+        out += [f"  {text}" for text in [*self.notes, *self.usage]]
+        if r.killed:
+            out.append(f"  Killed: {r.killed}.")
+        return out + [f"  {text}" for text in r.problems]
 
     def __str__(self) -> str:
-        size = 4 << self.report.order
+        r = self.report
         head = (
-            f"{self.report.comm} asked for a block of order {self.report.order} ({size} kB) with "
-            f"{self.report.gfp_names}: zones up to {self.highest_zone}, "
+            f"{r.comm} asked for a block of order {r.order} ({r.page_kb << r.order} kB) with "
+            f"{r.gfp_names}: zones up to {self.highest_zone}, "
             f"{alloc_flags_str(self.alloc_flags)}."
         )
         return "\n".join([head, *map(str, self.zones), *self.notes])
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the same as data."""
+        r = self.report
+        return {
+            "line": r.line,
+            "kind": r.kind,
+            "comm": r.comm,
+            "order": r.order,
+            "gfp_mask": r.gfp_mask,
+            "gfp_names": r.gfp_names or r.numbering.names(r.gfp_mask),
+            "numbering": r.numbering.version,
+            "cause": self.cause,
+            "summary": self.summary(),
+            "highest_zone": self.highest_zone,
+            "alloc_flags": alloc_flags_str(self.alloc_flags),
+            "zones": [
+                {
+                    "node": z.node,
+                    "zone": z.zone,
+                    "allowed": z.allowed,
+                    "ok": z.ok,
+                    "free": z.free,
+                    "unusable": z.unusable,
+                    "mark": z.mark,
+                    "reserve": z.reserve,
+                    "block": z.block,
+                    "largest_order": z.largest_order,
+                    "why": z.why,
+                }
+                for z in self.zones
+            ],
+            "notes": [*self.notes, *self.usage],
+            "killed": r.killed or None,
+            "problems": list(r.problems),
+        }
 
-def _model_zone(m: Machine, part: ZoneReport) -> Zone:
-    """Make a zone of the engine with the numbers of the report."""
+
+def _where(z: ZoneVerdict) -> str:
+    return z.zone if z.node is None else f"node {z.node} {z.zone}"
+
+
+def _nodes_of(text: str | None) -> set[int] | None:
+    """Return the nodes of a mask such as ``0-1,4``; None if there is none."""
+    if not text or text == "(null)":
+        return None
+    nodes: set[int] = set()
+    for part in text.split(",")[:256]:
+        first, _, last = part.partition("-")
+        if first.isdigit() and len(first) < 6:
+            end = int(last) if last.isdigit() and len(last) < 6 else int(first)
+            nodes.update(range(int(first), min(end, int(first) + 1024) + 1))
+    return nodes
+
+
+def _model_zone(m: Machine, part: ZoneReport, cma: bool) -> Zone:
+    """Make a zone of the engine with the numbers of the report.
+
+    :param cma: blocks and pages of CMA areas are for this request
+    """
     idx = ZONE_NAMES.index(part.name) if part.name in ZONE_NAMES else 0
     zone = Zone(m, part.name, idx, part.node or 0, PgData(m, part.node or 0))
     zone.watermark_boost = part.pages("boost")
     for wmark, name in ((WMARK_MIN, "min"), (WMARK_LOW, "low"), (WMARK_HIGH, "high")):
         zone._watermark[wmark] = part.pages(name) - zone.watermark_boost
     zone.managed_pages = part.pages("managed")
-    zone.vm_stat[NR_FREE_PAGES] = part.pages("free")
+    zone.vm_stat[NR_FREE_PAGES] = part.pages("free") - (0 if cma else part.pages("free_cma"))
     for i, value in enumerate(part.lowmem_reserve[:MAX_NR_ZONES]):
         zone.lowmem_reserve[i] = value
-    if part.free_list is not None:
-        for order, letters in enumerate(part.free_list.types):
-            area = zone.free_area[order]
-            area.nr_free = part.free_list.nr[order]
-            for letter in letters:
-                if letter in MIGRATETYPE_LETTERS:  # CMA ("C") is for movable requests alone
-                    mt = MIGRATETYPE_LETTERS.index(letter)
-                    list_add_tail(ListHead(), area.free_list[mt])
+    if part.free_list is None:
+        return zone
+    lists = part.free_list
+    for order, letters in enumerate(lists.types[:NR_PAGE_ORDERS]):
+        area = zone.free_area[order]
+        area.nr_free = lists.nr[order]
+        for letter in letters if lists.typed else "M" * bool(lists.nr[order]):
+            mt = MIGRATETYPE_LETTERS.find(letter)
+            if letter == "C" and cma:
+                mt = MIGRATE_MOVABLE
+            elif letter == "R":  # MIGRATE_RESERVE, until 4.4, served everybody
+                mt = MIGRATE_UNMOVABLE
+            if mt >= 0:
+                list_add_tail(ListHead(), area.free_list[mt])
+        if letters == "H":
+            zone.nr_free_highatomic += lists.nr[order] << order
     return zone
 
 
@@ -385,65 +690,173 @@ def _has_block(zone: Zone, order: int, alloc_flags: int) -> bool:
     )
 
 
-def _verdict(
-    report: AllocFailure, part: ZoneReport, hi: int, alloc_flags: int, m: Machine
-) -> ZoneVerdict:
-    """Put the allocator's watermark test to one zone."""
-    zone = _model_zone(m, part)
-    order = report.order
-    free = zone.vm_stat[NR_FREE_PAGES]
-    unusable = page_alloc.__zone_watermark_unusable_free(zone, order, alloc_flags)
-    mark = page_alloc.min_with_reserves(min_wmark_pages(zone), alloc_flags)
-    reserve = zone.lowmem_reserve[hi]
-    ok = page_alloc.zone_watermark_fast(
-        zone, order, min_wmark_pages(zone), hi, alloc_flags, report.gfp_mask
-    )
-    block = _has_block(zone, order, alloc_flags)
-    largest = -1 if part.free_list is None else part.free_list.largest_order
-    allowed = zone.zone_idx <= hi
-    left = f"{free} free" + (f" - {unusable}" if unusable else "")
-    must = f"mark {mark}" + (f" + lowmem_reserve {reserve}" if reserve else "")
-    if not allowed:
-        why = "not for this request: the zone is above what its gfp flags allow"
-    elif ok:
-        why = (
-            f"passes the test now ({left} > {must}"
-            + (", and a block is there" if order else "")
-            + "): the request failed before, or on another rule"
+def _why(z: ZoneVerdict, order: int, listed: bool) -> str:
+    """Say why a zone that the request may use passes or fails the test."""
+    left = f"{z.free} free" + (f" - {z.unusable}" if z.unusable else "")
+    must = f"mark {z.mark}" + (f" + lowmem_reserve {z.reserve}" if z.reserve else "")
+    if z.ok:
+        block = ", and a block is there" if order else ""
+        return (
+            f"passes the test now ({left} > {must}{block}): the request failed before, or on another "
+            "rule"
         )
-    elif free - unusable <= mark + reserve:
+    if z.free - z.unusable <= z.mark + z.reserve:
         why = f"too little free: {left} <= {must} pages"
-        if order and not block:
-            why += f"; nor is a block of order {order} or above free (largest: {largest})"
-    else:
-        why = (
-            f"enough free ({left} > {must} pages), but no block of order {order} or above on the "
-            f"lists it may use (largest free block: order {largest})"
-        )
-    return ZoneVerdict(
-        part.node, part.name, allowed, ok, free, unusable, mark, reserve, block, largest, why
+        if order and listed and not z.block:
+            why += f"; nor is a block of order {order} or above free (largest: {z.largest_order})"
+        return why
+    if not listed:
+        return f"enough free ({left} > {must} pages); its free blocks are not in the report"
+    text = f"enough free ({left} > {must} pages), but no block of order {order} or above on the "
+    if z.largest_order >= order:
+        return f"{text}lists it may use (those that are free are of type {z.types})"
+    return f"{text}lists it may use (largest free block: order {z.largest_order})"
+
+
+def _verdict(report: AllocFailure, part: ZoneReport, request: _Request) -> ZoneVerdict:
+    """Put the allocator's watermark test to one zone."""
+    flags, order = request.alloc_flags, report.order
+    cma = request.mask & __GFP_MOVABLE != 0
+    zone = _model_zone(request.m, part, cma)
+    free = part.pages("free")
+    unusable = page_alloc.__zone_watermark_unusable_free(zone, order, flags)
+    unusable += free - zone.vm_stat[NR_FREE_PAGES]
+    mark = page_alloc.min_with_reserves(min_wmark_pages(zone), flags)
+    reserve = zone.lowmem_reserve[request.highest]
+    listed = part.free_list is not None
+    ok = page_alloc.zone_watermark_fast(
+        zone, order, min_wmark_pages(zone), request.highest, flags, request.mask
     )
+    block = _has_block(zone, order, flags)
+    largest = part.free_list.largest_order if part.free_list else -1
+    z = ZoneVerdict(
+        part.node, part.name, True, ok, free, unusable, mark, reserve, block, largest, ""
+    )
+    if part.free_list is not None:
+        letters = "".join(part.free_list.types[order:])
+        z.types = "".join(c for c in "UMERHCI" if c in letters)
+    kinds = request.kinds
+    if part.name in kinds and kinds.index(part.name) > request.highest:
+        z.why = "not for this request: the zone is above what its gfp flags allow"
+    elif request.nodes is not None and (part.node or 0) not in request.nodes:
+        z.why = "not for this request: its memory policy or cpuset excludes the node"
+    else:
+        z.why = _why(z, order, listed)
+        return z
+    z.allowed = False
+    return z
+
+
+@dataclass(slots=True)
+class _Request:
+    """A report's request, as the allocator sees it.
+
+    :ivar highest: the highest zone it may use, an index of @kinds
+    :ivar nodes: the nodes it may use, None for all
+    """
+
+    m: Machine
+    mask: int
+    alloc_flags: int
+    highest: int
+    kinds: list[str]
+    nodes: set[int] | None
+
+
+def _request(report: AllocFailure) -> _Request:
+    """Work out what a report's request may use."""
+    m, mask = Machine(), report.reference_mask
+    order = min(report.order, MAX_PAGE_ORDER)
+    flags = page_alloc.gfp_to_alloc_flags(m, mask, order)
+    length = max((len(z.lowmem_reserve) for z in report.zones), default=0)
+    kinds = zone_kinds({z.name for z in report.zones}, length or MAX_NR_ZONES)
+    try:
+        name = ZONE_NAMES[gfp_zone(mask)]
+    except UsageError:
+        name = "Normal"
+        report.problems.append(f"line {report.line}: {mask:#x} names more than one zone")
+    if mask & __GFP_HIGHMEM and not mask & __GFP_MOVABLE and "HighMem" in kinds:
+        name = "HighMem"
+    highest = kinds.index(name) if name in kinds else max(len(kinds) - 2, 0)
+    if name == "DMA32" and "DMA32" not in kinds and "Normal" in kinds:
+        highest = kinds.index("Normal")
+    nodes = _nodes_of(report.nodemask)
+    allowed = _nodes_of(report.mems_allowed)
+    if allowed is not None:
+        nodes = allowed if nodes is None else nodes & allowed
+    return _Request(m, mask, flags, highest, kinds, nodes)
+
+
+def _usage(report: AllocFailure) -> list[str]:
+    """Say where memory was, by the machine's counters."""
+    c, kb = report.counts, report.page_kb
+    parts = [
+        ("anonymous", c.get("active_anon", 0) + c.get("inactive_anon", 0)),
+        ("files", c.get("active_file", 0) + c.get("inactive_file", 0)),
+        ("unevictable", c.get("unevictable", 0)),
+        ("unreclaimable slab", c.get("slab_unreclaimable", 0)),
+        ("reclaimable slab", c.get("slab_reclaimable", 0)),
+        ("page tables", c.get("pagetables", 0)),
+        ("free", c.get("free", 0)),
+    ]
+    parts = [(name, n * kb // 4) for name, n in parts if n]
+    if not parts:
+        return []
+    parts.sort(key=lambda part: -part[1])
+    total = c.get("pages RAM", 0) * kb // 4
+    of = f" of {size(total)} RAM" if total else ""
+    out = [f"Memory{of}: " + ", ".join(f"{name} {size(n)}" for name, n in parts) + "."]
+    if total and (missing := total - sum(n for _, n in parts)) > total // 4:
+        out.append(
+            f"{size(missing)} of it are in none of these counters: the kernel itself, drivers, hugetlb."
+        )
+    if "total" in report.swap:
+        out.append(f"Swap: {report.swap.get('free', 0)} of {report.swap['total']} kB free.")
+    return out
+
+
+def _notes(report: AllocFailure, mask: int, zones: list[ZoneVerdict]) -> list[str]:
+    notes: list[str] = []
+    if report.kind == "memory":
+        return notes
+    if not mask & __GFP_DIRECT_RECLAIM:
+        notes.append("The request could neither reclaim nor compact: it may not block.")
+    elif report.order and not mask & __GFP_IO:
+        notes.append("The request could not compact: that needs __GFP_IO.")
+    enough = [
+        z
+        for z in zones
+        if z.allowed and not z.ok and z.free - z.unusable > z.mark + z.reserve
+        if z.largest_order < report.order
+    ]
+    if enough and report.order:
+        kb = sum(z.free for z in enough) * report.page_kb
+        notes.append(f"Fragmentation, not shortage: {kb} kB are free in smaller blocks.")
+    if report.numbering.version != "6.12":
+        names = f"gfp numbers as in Linux {report.numbering.version}"
+        notes.append(f"An older kernel ({names}); the test is Linux 6.12's.")
+    elif not report.sure and report.gfp_names:
+        notes.append(
+            "Number and names of the gfp mask agree in no kernel known here; the number is used."
+        )
+    return notes
 
 
 def explain(report: AllocFailure) -> Explanation:
     """Say why a request failed, by the allocator's own arithmetic on the numbers of its report.
 
     The report does not say whether the task was an OOM victim or reclaiming memory itself, nor how
-    many free pages HIGHATOMIC pageblocks hold: the test takes neither into account.
+    many free pages HIGHATOMIC pageblocks hold: of those, only blocks on HIGHATOMIC lists alone are
+    taken into account.
     """
-    m = Machine()
-    hi = gfp_zone(report.gfp_mask)
-    alloc_flags = page_alloc.gfp_to_alloc_flags(m, report.gfp_mask, report.order)
-    zones = [_verdict(report, part, hi, alloc_flags, m) for part in report.zones if part.values]
-    notes: list[str] = []
-    if not report.gfp_mask & __GFP_DIRECT_RECLAIM:
-        notes.append("The request could neither reclaim nor compact: it may not block.")
-    elif report.order and not report.gfp_mask & __GFP_IO:
-        notes.append("The request could not compact: that needs __GFP_IO.")
-    enough = [
-        z for z in zones if z.allowed and not z.ok and z.free - z.unusable > z.mark + z.reserve
-    ]
-    if enough and report.order:
-        pages = sum(z.free for z in enough)
-        notes.append(f"Fragmentation, not shortage: {pages * 4} kB are free in smaller blocks.")
-    return Explanation(report, alloc_flags, ZONE_NAMES[hi], zones, notes)
+    request = _request(report)
+    zones = [_verdict(report, part, request) for part in report.zones if part.values]
+    if report.kind == "memory":
+        for z in zones:
+            z.allowed, z.why = True, f"{z.free} pages free, min mark {z.mark}"
+            z.why += (
+                f"; largest free block: order {z.largest_order}" if z.largest_order >= 0 else ""
+            )
+    notes = _notes(report, request.mask, zones)
+    highest = request.kinds[request.highest] if request.kinds else ""
+    return Explanation(report, request.alloc_flags, highest, zones, notes, _usage(report))

@@ -34,6 +34,7 @@ __all__ = [
     "Numbering",
     "decode",
     "fits",
+    "nameless",
     "find_masks",
     "numbering",
     "to_reference",
@@ -438,7 +439,7 @@ def _number(mask: str, names: str | None, chosen: Numbering | None) -> GfpMask:
     return GfpMask(value, NUMBERINGS[0], "Linux 6.12 assumed; the number alone does not say", False)
 
 
-def _nameless(value: int) -> GfpMask:
+def nameless(value: int) -> GfpMask:
     """Read the number of a failure or OOM report that has no names beside it.
 
     Reports of 4.9 and later have them. Of the two older tables, the one with bit 25 (it wakes kswapd,
@@ -498,7 +499,7 @@ def find_masks(text: str, chosen: Numbering | None = None) -> list[GfpMask]:
                 report = "allocation failure" in line or "invoked oom-killer" in line
                 if number and report and not names and not chosen:
                     if int(number, 16) >> 32 == 0:
-                        _keep(found, _nameless(int(number, 16)))
+                        _keep(found, nameless(int(number, 16)))
                 elif number:
                     _keep(found, _number(number.lower(), names, chosen))
                 elif match[3]:

@@ -104,15 +104,26 @@ def _joins(line: LogLine, stamp: str, text: str) -> str | None:
     return " " if _REST.match(rest) else None
 
 
-def logical_lines(text: str) -> Iterator[LogLine]:
-    """Yield the messages of a log, wrapped ones joined.
+def _raw_lines(text: str, start: int) -> Iterator[str]:
+    """Yield the lines from a place on, each as far as it is read."""
+    while True:
+        end = text.find("\n", start)
+        if end < 0:
+            yield text[start : start + MAX_LINE]
+            return
+        yield text[start : min(end, start + MAX_LINE)]
+        start = end + 1
+
+
+def logical_lines(text: str, start: int = 0) -> Iterator[LogLine]:
+    """Yield the messages of a log from a place on, wrapped ones joined; line numbers count from there.
 
     A line with a prefix of its own is never the rest of another. What is longer than `MAX_LINE`
     is cut.
     """
     current: LogLine | None = None
-    for number, raw in enumerate(text.split("\n"), 1):
-        stamp, body = split_prefix(raw[:MAX_LINE].rstrip("\r"))
+    for number, raw in enumerate(_raw_lines(text, start), 1):
+        stamp, body = split_prefix(raw.rstrip("\r"))
         if current is not None:
             between = _joins(current, stamp, body)
             if between is not None:

@@ -58,6 +58,7 @@ __all__ = [
     "examine",
     "read",
     "report",
+    "zone_kinds",
     "zone_states",
 ]
 
@@ -314,18 +315,21 @@ def _add_blocks(zones: list[ZoneText], lines: list[str]) -> list[str]:
     return []
 
 
-def _kinds(zones: list[ZoneText]) -> list[str]:
-    """Return the names of all zones of that kernel in their order, which ``protection`` counts by."""
-    names = {z.name for z in zones}
-    length = max(len(z.protection) for z in zones)
+def zone_kinds(names: set[str], length: int) -> list[str]:
+    """Return the names of all zones of a kernel in their order, which ``lowmem_reserve`` counts by.
+
+    :param names: the zones that are known to exist
+    :param length: how many numbers ``lowmem_reserve`` has
+    """
+    have = {name for name in ALL_ZONES if name in names} | {"Normal", "Movable"}
+    # Every kernel has these two; which of the others it has, the length must tell.
+    for name in ("DMA", "DMA32", "Device", "HighMem"):
+        if len(have) < length and not (name == "DMA32" and "HighMem" in have):
+            have.add(name)
     seen = [name for name in ALL_ZONES if name in names]
-    if len(seen) == length:
+    if len(seen) >= length:
         return seen
-    if "HighMem" in names:
-        guess = ["DMA", "Normal", "HighMem", "Movable", "Device"]
-    else:
-        guess = ["DMA", "DMA32", "Normal", "Movable", "Device"]
-    return guess[:length]
+    return [name for name in ALL_ZONES if name in have]
 
 
 def _model(m: Machine, text: ZoneText, kinds: list[str]) -> Zone:
@@ -487,7 +491,7 @@ def examine(text: str) -> ZoneReport:
     from mmcore.machine import Machine
 
     zones, notes = read(text)
-    kinds = _kinds(zones)
+    kinds = zone_kinds({z.name for z in zones}, max(len(z.protection) for z in zones))
     columns = [(i, ASKS[name]) for i, name in enumerate(kinds) if name in ASKS]
     m = Machine()
     states = []

@@ -241,12 +241,13 @@ def zone_reclaimable_pages(zone: Zone) -> int:
 
 
 class InitTask:
-    """The task that runs while the machine has no other: flags, name and process id."""
+    """The task that runs while the machine has no other: flags, name, process id, a deadly signal."""
 
-    __slots__ = ("comm", "flags", "pid")
+    __slots__ = ("comm", "fatal_signal", "flags", "pid")
 
     def __init__(self) -> None:
         self.flags = 0
+        self.fatal_signal = False
         self.comm = "swapper"
         self.pid = 0
 

@@ -277,6 +277,8 @@ def page_bad_reason(page: Page, flags: int) -> str | None:
 
     :param flags: the PG_ bits that must be clear: PAGE_FLAGS_CHECK_AT_PREP or _AT_FREE
 
+    Simplified: no network page pools, whose pages may leak too.
+
     Mirrors mm/page_alloc.c:page_bad_reason().
     """
     bad_reason = None
@@ -606,6 +608,9 @@ def free_pages_prepare(page: Page, order: int) -> bool:
     :return: ``bool``; False if the page must not be used again (hardware poison)
     :raises BadPage: if it is still in use somehow; the kernel looks only in debug kernels
         (``machine.check_pages_enabled``), and then keeps the page out of circulation
+
+    Simplified: no memory cgroup charge to give back, no zeroing for init_on_free, no page owner or
+    allocation tag, and the counter of anonymous huge folios does not move.
 
     Mirrors mm/page_alloc.c:free_pages_prepare().
     """
@@ -2045,6 +2050,8 @@ def __alloc_pages(
     :return: ``struct page *`` of the head, or None; above order 10 None, with a warning
     :raises UsageError: for a negative order, an unknown node or gfp flags that no kernel has
 
+    Simplified: no memory cgroup is charged for __GFP_ACCOUNT, which could make the request fail.
+
     Mirrors mm/page_alloc.c:__alloc_pages().
     """
     if not 0 <= order <= MAX_PAGE_ORDER:
@@ -2076,7 +2083,7 @@ def __alloc_pages(
 
 
 def warn(m: Machine, text: str) -> None:
-    """What WARN_ON() does: print a line, and record it."""
+    """What WARN_ON() does: print a line, and record it. Those of the kernel that warn once do so each time."""
     m.dmesg.append(f"WARNING: {text}")
     if m.trace.on:
         m.trace.emit("model:warn", text)
@@ -2207,6 +2214,9 @@ def __alloc_pages_may_oom(
 
     :return: a page, and the kernel's ``*did_some_progress``
 
+    Simplified: nobody else holds oom_lock, which would count as progress, and storage is never
+    suspended.
+
     Mirrors mm/page_alloc.c:__alloc_pages_may_oom().
     """
     _step(m, "may_oom")
@@ -2238,6 +2248,8 @@ def __alloc_pages_direct_compact(
     """Compact memory, then try again.
 
     :return: a page, and the kernel's ``*compact_result``
+
+    Simplified: no pressure stall or delay accounting; pageblocks have no skip hints to flush.
 
     Mirrors mm/page_alloc.c:__alloc_pages_direct_compact().
     """
@@ -2306,7 +2318,7 @@ def should_compact_retry(m: Machine, ac: AllocContext, order: int, sp: SlowPath)
 
     Mirrors mm/page_alloc.c:should_compact_retry().
     """
-    if not order:
+    if not order or current_task(m).fatal_signal:
         return False
     _step(m, "should_compact_retry")
     costly = order > PAGE_ALLOC_COSTLY_ORDER
@@ -2343,6 +2355,8 @@ def __perform_reclaim(m: Machine, gfp_mask: int, order: int, ac: AllocContext) -
     """Reclaim pages in the context of the caller.
 
     :return: ``unsigned long``, the pages that were freed
+
+    Simplified: no lockdep annotation, no memory pressure notice to the cpuset.
 
     Mirrors mm/page_alloc.c:__perform_reclaim().
     """
@@ -2382,6 +2396,8 @@ def should_reclaim_retry(
     did_some_progress: bool,
 ) -> bool:
     """Tell whether reclaim deserves another round: could all that is reclaimable be enough?
+
+    Simplified: a worker thread does not sleep a tick here, nor anybody else yield the CPU.
 
     Mirrors mm/page_alloc.c:should_reclaim_retry().
     """
@@ -2534,6 +2550,8 @@ def __alloc_pages_slowpath(m: Machine, gfp_mask: int, order: int, ac: AllocConte
         warn(m, "WARN_ON_ONCE(order > 1)")
     if nofail and not can_direct_reclaim:
         warn(m, "WARN_ON_ONCE(!can_direct_reclaim)")
+    if nofail and current_task(m).flags & PF_MEMALLOC:
+        warn(m, "WARN_ON_ONCE(current->flags & PF_MEMALLOC)")
     _step(m, "gfp_to_alloc_flags")
     sp = SlowPath(gfp_to_alloc_flags(m, gfp_mask, order))
     page, label = _slowpath_start(m, gfp_mask, order, ac, sp)
@@ -2796,6 +2814,8 @@ def alloc_pages_bulk(
     """Allocate single pages in bulk, onto a list or into the empty places of an array.
 
     :return: ``unsigned long``, the pages on the list or in the array, maybe less than asked for
+
+    Simplified: there are no memory cgroups, with which __GFP_ACCOUNT gets a single page here.
 
     Mirrors mm/page_alloc.c:alloc_pages_bulk().
     """
@@ -3272,6 +3292,8 @@ def calculate_min_free_kbytes(m: Machine) -> None:
 def init_per_zone_wmark_min(m: Machine) -> None:
     """Set up watermarks and reserves: at boot, and when memory is added or removed.
 
+    Simplified: no thresholds for folding per-CPU counters; the counters have no per-CPU part.
+
     Mirrors mm/page_alloc.c:init_per_zone_wmark_min().
     """
     calculate_min_free_kbytes(m)
@@ -3495,6 +3517,8 @@ def _take_isolated_range(
 def pfn_range_valid_contig(m: Machine, z: Zone, start_pfn: int, nr_pages: int) -> bool:
     """Tell whether a range could be asked for: in the zone, nothing reserved.
 
+    Simplified: every pfn of the zone's span counts as online, and there are no hugetlb pages.
+
     Mirrors mm/page_alloc.c:pfn_range_valid_contig().
     """
     for pfn in range(start_pfn, start_pfn + nr_pages):
@@ -3589,6 +3613,8 @@ def break_down_buddy_pages(
 
 def take_page_off_buddy(page: Page) -> bool:
     """Take one page out of the free block it is part of, for good: it is broken.
+
+    Simplified: the page is not marked as taken off, and so not put back by unpoison_memory().
 
     Mirrors mm/page_alloc.c:take_page_off_buddy().
     """

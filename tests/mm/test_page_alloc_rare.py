@@ -37,6 +37,7 @@ from mmcore.mm.internal import (
     COMPACT_SUCCESS,
     NODE_RECLAIM_SUCCESS,
     PF_DUMPCORE,
+    PF_MEMALLOC,
     PF_MEMALLOC_NOIO,
     PF_MEMALLOC_PIN,
     AllocContext,
@@ -610,6 +611,22 @@ def test_costly_compaction_retries_four_times() -> None:
     assert prios == [2] + [1] * 5  # async first, then at most 4 successes without a page
 
 
+def test_a_dying_task_does_not_wait_for_compaction() -> None:
+    """fatal_signal_pending() ends the retries of should_compact_retry() at once."""
+    m, _, _ = exhausted()
+    prios = []
+    m.hooks.try_to_compact_pages = lambda m, g, o, f, ac, prio: (
+        prios.append(prio) or COMPACT_SUCCESS,
+        None,
+    )
+    m.hooks.try_to_free_pages = lambda *args: 1
+    m.init_task.fatal_signal = True
+    gfp = GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN
+    with m.trace.record("oom:compact_retry") as log:
+        assert pa.alloc_pages(m, gfp, 4) is None
+    assert prios == [2, 1] and not log
+
+
 def test_oom_is_not_asked_where_it_cannot_help() -> None:
     m, _, _ = exhausted()
     asked = []
@@ -660,6 +677,11 @@ def test_nofail_gets_part_of_the_reserve_and_warns_on_large_orders() -> None:
     assert pa.alloc_pages(m, gfp, 4) is None
     assert "WARNING: WARN_ON_ONCE(order > 1)" in m.dmesg
     assert "WARNING: WARN_ON_ONCE(!can_direct_reclaim)" in m.dmesg
+    assert not any("PF_MEMALLOC" in line for line in m.dmesg)
+    m.init_task.flags |= PF_MEMALLOC
+    pa.alloc_pages(m, gfp, 4)
+    m.init_task.flags = 0
+    assert "WARNING: WARN_ON_ONCE(current->flags & PF_MEMALLOC)" in m.dmesg
     assert zone.vm_stat[NR_FREE_PAGES] == 6
 
 

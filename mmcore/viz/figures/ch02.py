@@ -1638,7 +1638,7 @@ class _Task:
     """A task as the allocator sees it."""
 
     def __init__(self, flags: int) -> None:
-        self.flags, self.comm, self.pid = flags, "app", 100
+        self.flags, self.comm, self.pid, self.fatal_signal = flags, "app", 100, False
 
 
 class _Scenario:

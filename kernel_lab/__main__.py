@@ -21,7 +21,10 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kernel_lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="experiments and topologies")
-    commands.add_parser("fetch", help="download and unpack the newest 6.12 kernel (not installed)")
+    fetcher = commands.add_parser(
+        "fetch", help="download and unpack the newest 6.12 kernel (not installed)"
+    )
+    fetcher.add_argument("flavour", nargs="?", choices=kernel.FLAVOURS, default="cloud")
     runner = commands.add_parser("run", help="record captures")
     runner.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: all of them")
     runner.add_argument("--topology", action="append", metavar="NAME", help="may be repeated")
@@ -52,21 +55,22 @@ def list_all() -> None:
         print(f"  {name:20} {machine.about}{again}")
 
 
-def get_kernel(root: Path | None) -> kernel.Kernel:
+def get_kernel(root: Path | None, flavour: str) -> kernel.Kernel:
     """Return the kernel under @root, or the one in the cache, fetched if it is not there yet."""
     if root is not None:
-        return kernel.find(root)
+        return kernel.find(root, flavour)
     try:
-        return kernel.find(CACHE / "kernel")
+        return kernel.find(CACHE / "kernel", flavour)
     except LabError:
-        return fetch()
+        return fetch(flavour)
 
 
-def fetch() -> kernel.Kernel:
-    """Download the kernel into the cache."""
+def fetch(flavour: str) -> kernel.Kernel:
+    """Download a kernel into the cache."""
     require(["apt-get", "dpkg"])
-    print("fetching the kernel by apt (about 34 MB, not installed)", file=sys.stderr)
-    return kernel.fetch(CACHE / "kernel")
+    size = "34" if flavour == "cloud" else "107"
+    print(f"fetching the {flavour} kernel by apt ({size} MB, not installed)", file=sys.stderr)
+    return kernel.fetch(CACHE / "kernel", flavour)
 
 
 def run_here(options: argparse.Namespace) -> int:
@@ -90,12 +94,12 @@ def run_all(options: argparse.Namespace) -> int:
     for _, name in pairs:
         run.topology(name)
     require(run.programs_needed(chosen))
-    image = get_kernel(options.kernel)
+    images = {one.kernel: get_kernel(options.kernel, one.kernel) for one in chosen}
     failures = 0
     for number, (one, name) in enumerate(pairs, 1):
         path = options.out / name / f"{one.name}.txt"
         try:
-            result = run.run(one, name, image, CACHE)
+            result = run.run(one, name, images[one.kernel], CACHE)
         except run.Failed as error:
             failures += 1
             print(error, file=sys.stderr)
@@ -124,11 +128,12 @@ def check_all(options: argparse.Namespace) -> int:
     heads = {path: capture.header(text) for path, text in texts.items()}
     chosen = {path: experiment.load(head.get("experiment", "")) for path, head in heads.items()}
     require(run.programs_needed(list(chosen.values())))
-    image = get_kernel(options.kernel)
+    flavours = [one.kernel for one in chosen.values()]
+    images = {flavour: get_kernel(options.kernel, flavour) for flavour in flavours}
     different = 0
     for path, text in texts.items():
         name = heads[path].get("topology", "")
-        result = run.run(chosen[path], name, image, CACHE)
+        result = run.run(chosen[path], name, images[chosen[path].kernel], CACHE)
         lines = run.differences(text, result.text)
         note = "" if run.topology(name).repeatable else " (several CPUs: not expected to be equal)"
         print(f"{path}: {'differs' + note if lines else 'the same, byte for byte'}")
@@ -146,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
             list_all()
             return 0
         if options.command == "fetch":
-            found = fetch()
+            found = fetch(options.flavour)
             print(f"{found.image}: {' '.join(found.package)}")
             return 0
         return 1 if (run_all if options.command == "run" else check_all)(options) else 0

@@ -6,6 +6,7 @@
 # modules: nd_pmem
 # append: memblock=debug
 # timeout: 400
+# kernel: full
 # here: yes
 """
 
@@ -15,13 +16,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel_lab.kernel import FLAVOURS
 from kernel_lab.needs import LabError
 
 __all__ = ["FOLDER", "GUEST", "Experiment", "available", "load", "parse"]
 
 FOLDER = Path(__file__).resolve().parent / "experiments"
 GUEST = Path(__file__).resolve().parent / "guest"
-KEYS = ("records", "topologies", "programs", "modules", "append", "timeout", "here")
+KEYS = ("records", "topologies", "programs", "modules", "append", "timeout", "kernel", "here")
 LINE_RE = re.compile(r"# (\w+):(?: (.*))?")
 
 
@@ -30,6 +32,7 @@ class Experiment:
     """A script and what its head says.
 
     :ivar timeout: seconds of real time after which the guest is given up
+    :ivar kernel: "cloud" or "full": which of Debian's builds, see `kernel_lab.kernel.FLAVOURS`
     :ivar here: whether it also runs on a machine's own kernel, as an ordinary user and without harm
     """
 
@@ -41,6 +44,7 @@ class Experiment:
     modules: tuple[str, ...] = ()
     append: str = ""
     timeout: int = 400
+    kernel: str = "cloud"
     here: bool = False
 
 
@@ -74,6 +78,8 @@ def parse(name: str, script: str) -> Experiment:
     timeout = values.get("timeout", "400")
     if not timeout.isdecimal():
         raise LabError(f"{name}: timeout is {timeout!r}, not a number of seconds")
+    if values.get("kernel", "cloud") not in FLAVOURS:
+        raise LabError(f"{name}: no kernel {values['kernel']!r}; there are {', '.join(FLAVOURS)}")
     return Experiment(
         name,
         script,
@@ -83,6 +89,7 @@ def parse(name: str, script: str) -> Experiment:
         tuple(values.get("modules", "").split()),
         values.get("append", ""),
         int(timeout),
+        values.get("kernel", "cloud"),
         values.get("here", "no") == "yes",
     )
 

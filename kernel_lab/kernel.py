@@ -13,9 +13,10 @@ from pathlib import Path
 
 from kernel_lab.needs import LabError
 
-__all__ = ["Kernel", "fetch", "find", "modules", "newest"]
+__all__ = ["FLAVOURS", "Kernel", "fetch", "find", "modules", "newest"]
 
-IMAGE_RE = re.compile(r"linux-image-(6\.12\.\d+\+deb\d+)-cloud-amd64-unsigned")
+#: Debian's builds for x86-64, by the end of their release: for cloud machines, small, and for all.
+FLAVOURS = {"cloud": "cloud-amd64", "full": "amd64"}
 DEPENDS_RE = re.compile(rb"\0depends=([^\0]*)\0")
 
 
@@ -51,40 +52,47 @@ def _release_key(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", release)]
 
 
-def newest(names: str) -> str:
-    """Return the newest 6.12 cloud image among package names, one a line.
+def newest(names: str, flavour: str = "cloud") -> str:
+    """Return the newest 6.12 image of a flavour among package names, one a line.
 
     :raises LabError: if there is none
     """
-    found = [m[0] for line in names.split() if (m := IMAGE_RE.fullmatch(line))]
+    image = re.compile(rf"linux-image-6\.12\.\d+\+deb\d+-{FLAVOURS[flavour]}-unsigned")
+    found = [line for line in names.split() if image.fullmatch(line)]
     if not found:
         raise LabError(
-            "apt offers no linux-image-6.12.*-cloud-amd64-unsigned: is Debian 12 with its backports, "
-            "or Debian 13, in the apt sources, and has `apt-get update` run?"
+            f"apt offers no linux-image-6.12.*-{FLAVOURS[flavour]}-unsigned: is Debian 12 with its "
+            "backports, or Debian 13, in the apt sources, and has `apt-get update` run?"
         )
     return max(found, key=_release_key)
 
 
-def find(root: Path) -> Kernel:
-    """Return the newest kernel unpacked under @root.
+def find(root: Path, flavour: str = "cloud") -> Kernel:
+    """Return the newest kernel of a flavour unpacked under @root.
 
     :raises LabError: if there is none
     """
     releases = [path.name.removeprefix("vmlinuz-") for path in root.glob("boot/vmlinuz-*")]
-    if not releases:
-        raise LabError(f"no boot/vmlinuz-* under {root}: `python -m kernel_lab fetch` gets one")
-    return Kernel(root, max(releases, key=_release_key))
+    release = re.compile(rf"[\d.]+\+deb\d+-{FLAVOURS[flavour]}")
+    found = [name for name in releases if release.fullmatch(name)]
+    if not found:
+        option = "" if flavour == "cloud" else f" {flavour}"
+        raise LabError(
+            f"no boot/vmlinuz-*-{FLAVOURS[flavour]} under {root}: "
+            f"`python -m kernel_lab fetch{option}` gets one"
+        )
+    return Kernel(root, max(found, key=_release_key))
 
 
-def fetch(root: Path) -> Kernel:
-    """Download the newest 6.12 cloud kernel and unpack it under @root; nothing is installed.
+def fetch(root: Path, flavour: str = "cloud") -> Kernel:
+    """Download the newest 6.12 kernel of a flavour and unpack it under @root; nothing is installed.
 
     :raises LabError: if apt does not offer or deliver it
     """
     names = subprocess.run(
         ["apt-cache", "pkgnames", "linux-image-6.12"], capture_output=True, text=True, check=False
     )
-    package = newest(names.stdout)
+    package = newest(names.stdout, flavour)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kernel-lab-") as folder:
         # As root, apt downloads as the user _apt, who must be able to write here.
@@ -100,7 +108,7 @@ def fetch(root: Path) -> Kernel:
         if done.returncode or not debs:
             raise LabError(f"apt-get download {package} failed:\n{done.stderr.strip()}")
         subprocess.run(["dpkg", "-x", str(debs[0]), str(root)], check=True)
-    return find(root)
+    return find(root, flavour)
 
 
 def modules(kernel: Kernel, names: list[str]) -> list[tuple[str, bytes]]:

@@ -16,16 +16,17 @@ record buddyinfo_before cat /proc/buddyinfo
 record pagetypeinfo_before cat /proc/pagetypeinfo
 trace_on 8192 $EVENTS
 trace_off $EVENTS
-# All that is free but 44 MiB.
+# All that is free but 42 MiB more than the high watermarks, so that nothing is reclaimed or killed.
 free=$(awk '$1 == "MemFree:" { print int($2 / 1024) }' /proc/meminfo)
-eater anon=$((free - 44)) stay=99999 >/dev/null &
-sleep 5
+marks=$(awk '$1 == "high" { pages += $2 } END { print int(pages / 256) }' /proc/zoneinfo)
+eater anon=$((free - marks - 42)) stay=99999 >/tmp/eater &
+until grep -q ready /tmp/eater; do sleep 1; done
 record buddyinfo_taken cat /proc/buddyinfo
 trace_on 8192 $EVENTS
-record alloc freelists workload 2 600 400
+record alloc freelists workload 2 450 400
 trace_off $EVENTS
 record trace cat $TRACING/trace
 record stats cat $TRACING/per_cpu/cpu0/stats
-record_sh vmstat 'grep -E "extfrag|compact|allocstall|pgscan|pgsteal|kswapd" /proc/vmstat'
+record_sh vmstat 'grep -E "compact|allocstall|pgscan|pgsteal|kswapd|oom" /proc/vmstat'
 record buddyinfo_after cat /proc/buddyinfo
 record pagetypeinfo_after cat /proc/pagetypeinfo

@@ -21,14 +21,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mmcore.errors import KernelBug, UsageError
 from mmcore.machine import Machine
-from mmcore.mm import page_alloc
+from mmcore.mm import page_alloc, vmstat
 from mmcore.mm.internal import buddy_order
 from mmcore.mm.mm_types import LargeFolio, Page, folio_order
-from mmcore.mm.mmzone import MAX_PAGE_ORDER, MIGRATE_MOVABLE
+from mmcore.mm.mmzone import MAX_PAGE_ORDER, MIGRATE_MOVABLE, for_each_populated_zone
 from mmcore.mm.page_flags import PageBuddy, PG_lru
+from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.proc import ftrace, snapshot
 from mmcore.proc.capture import Capture
 from mmcore.proc.ftrace import TraceLine
@@ -172,6 +174,44 @@ def _event(line: TraceLine) -> Event:
     return line.event
 
 
+class _LaggingCounters(list[int]):
+    """A zone's counters, of which NR_FREE_PAGES is what the kernel's readers see.
+
+    A CPU keeps its changes to itself until they exceed the threshold, and marks are compared with the
+    sum that lags behind (__mod_zone_page_state()). The model's own counter is exact.
+
+    :ivar diff: what the only CPU has not folded in yet
+    """
+
+    def __init__(self, counters: list[int], diff: int, threshold: int) -> None:
+        super().__init__(counters)
+        self.diff = diff
+        self.threshold = threshold
+
+    def __setitem__(self, item: Any, value: Any) -> None:
+        if item == NR_FREE_PAGES:
+            seen = self[NR_FREE_PAGES]
+            self.diff += value - seen
+            value = seen
+            if abs(self.diff) > self.threshold:
+                value += self.diff
+                self.diff = 0
+        super().__setitem__(item, value)
+
+
+def _let_counters_lag(m: Machine) -> None:
+    """Have free pages counted as the kernel counts them, where one CPU holds all that is not folded.
+
+    The threshold follows from the managed pages, of which ``pcp->high_max`` is an eighth.
+    """
+    if m.num_online_cpus > 1:
+        return
+    for zone in for_each_populated_zone(m):
+        free = sum(area.nr_free << order for order, area in enumerate(zone.free_area))
+        threshold = vmstat.calculate_normal_threshold(zone)
+        zone.vm_stat = _LaggingCounters(zone.vm_stat, free - zone.vm_stat[NR_FREE_PAGES], threshold)
+
+
 def _pfn(line: TraceLine) -> int:
     return int(_event(line).values[0])
 
@@ -250,6 +290,7 @@ def replay(capture: Capture) -> Replay:
     ]
     if not lines:
         raise UsageError("the trace has no allocator event between SNAP1-END and SNAP2-BEGIN")
+    _let_counters_lag(m)
     result = Replay(m)
     with m.trace.record("kmem:mm_page_*") as log:
         for what, causes, expected in _steps(lines):

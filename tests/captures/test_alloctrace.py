@@ -11,7 +11,9 @@ from __future__ import annotations
 import pytest
 
 from mmcore.errors import ParseError, UsageError
+from mmcore.mm.mmzone import for_each_populated_zone
 from mmcore.mm.page_alloc import validate_zone
+from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.proc import capture, snapshot
 from mmcore.report.alloctrace import replay, snapshots
 
@@ -76,3 +78,30 @@ def test_damaged_captures_are_refused_in_words() -> None:
         snapshot.parse("free node=0 zone=DMA order=11 mt=MOVABLE : 1\n")
     with pytest.raises(UsageError, match="at least one zone"):
         snapshot.load([])
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_the_counter_that_lags_ends_where_the_kernels_did(name: str) -> None:
+    """Marks are compared with it, so near a mark a page more or less decides about the zone."""
+    cap = capture.load(name)
+    zones = for_each_populated_zone(replay(cap).machine)
+    found = {(zone.node, zone.name): zone.vm_stat[NR_FREE_PAGES] for zone in zones}
+    assert found == {(zone.node, zone.name): zone.nr_free_pages for zone in snapshots(cap)[1]}
+
+
+def test_a_page_that_is_free_already_stops_the_replay() -> None:
+    """To free it once more would ruin the lists, and the model might search them for ever."""
+    cap = capture.load("n1-256m/alloctrace")
+    section = next(s for s in cap.sections if s.name == "trace")
+    head = "SNAP1-END\n"
+    at = section.text.index(head) + len(head)
+    line = section.text[at : section.text.index("\n", at) + 1]
+    task = line[: line.index(": mm_page")]
+    text = section.text
+    last = {order: pfns[-1] for (order, _), pfns in snapshots(cap)[0][-1].free.items()}
+    assert len(last) > 5
+    for order, pfn in last.items():
+        inner = pfn + (1 << order) - 1
+        event = f"{task}: mm_page_free: page=0000000000000001 pfn=0x{inner:x} order=0\n"
+        section.text = text[:at] + event + text[at:]
+        assert f"pfn {inner:#x}, which is free in the model" in replay(cap).stopped

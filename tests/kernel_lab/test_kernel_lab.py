@@ -77,6 +77,7 @@ def test_the_head_of_an_experiment() -> None:
         ("# records: a\n", "no line '# topologies"),
         ("# records: a\n# topologies: b\n# colour: red\n", "line 3: no key 'colour'"),
         ("# records: a\n# topologies: b\n# timeout: long\n", "not a number of seconds"),
+        ("# records: a\n# topologies: b\n# kernel: mine\n", "no kernel 'mine'; there are cloud"),
         ("#!/bin/sh\n", "line 1"),
     ],
 )
@@ -145,8 +146,11 @@ def test_the_newest_kernel_is_chosen_by_number() -> None:
     names = [f"linux-image-6.12.{n}+deb12-cloud-amd64-unsigned" for n in (9, 117, 20)]
     other = ["linux-image-6.12.200+deb12-amd64-unsigned", "linux-image-6.12.300+deb12-cloud-amd64"]
     assert kernel.newest("\n".join([*names, *other])) == names[1]
+    assert kernel.newest("\n".join([*names, *other]), "full") == other[0]
     with pytest.raises(LabError, match="apt offers no"):
         kernel.newest("\n".join(other))
+    with pytest.raises(LabError, match="apt offers no linux-image-6.12.*-amd64-unsigned"):
+        kernel.newest("\n".join(names), "full")
 
 
 def test_sections_of_a_stream() -> None:
@@ -250,7 +254,10 @@ def test_an_experiment_on_this_kernel(tmp_path: Path) -> None:
     one = experiment.parse("e", script)
     read = mm_capture.parse(here.run(one, tmp_path, run.sources(one)))
     assert read["a"] == "hello\n" and read.header["topology"] == here.TOPOLOGY
-    assert [(s.name, s.rc) for s in read.sections if s.name in ("a", "b")] == [("a", "0"), ("b", "1")]
+    assert [(s.name, s.rc) for s in read.sections if s.name in ("a", "b")] == [
+        ("a", "0"),
+        ("b", "1"),
+    ]
     with pytest.raises(LabError, match="only for a guest"):
         here.run(experiment.load("physical"), tmp_path, {})
     with pytest.raises(LabError, match="did not reach its end"):
@@ -273,6 +280,11 @@ def test_a_kernel_tree_without_a_kernel_says_how_to_get_one(tmp_path: Path) -> N
         (tmp_path / "boot").mkdir(exist_ok=True)
         (tmp_path / "boot" / f"vmlinuz-{release}").write_bytes(b"")
     assert kernel.find(tmp_path) == Kernel(tmp_path, RELEASE)
+    with pytest.raises(LabError, match="kernel_lab fetch full"):
+        kernel.find(tmp_path, "full")
+    (tmp_path / "boot" / "vmlinuz-6.12.200+deb12-amd64").write_bytes(b"")
+    assert kernel.find(tmp_path) == Kernel(tmp_path, RELEASE)
+    assert kernel.find(tmp_path, "full") == Kernel(tmp_path, "6.12.200+deb12-amd64")
 
 
 def boot_kernel() -> Kernel | None:

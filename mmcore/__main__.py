@@ -1,7 +1,14 @@
 """The command line: ``python -m mmcore COMMAND ...``.
 
-Exit status: 0 done; 1 the input says no (a damaged text, no report in it); 2 wrong use. ``compare``:
-0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input is bad.
+Exit status: 0 done; 1 the input says no (a damaged text, no report in it, an address that is not
+canonical); 2 wrong use (an unknown option, a file that is not there, a word that is no number).
+``compare``: 0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input
+is bad. A reader of the output that goes away (``| head``) is no error.
+
+The tools (zoneinfo, buddyinfo, alloc-failure, gfp, pte, pagemap, kpageflags, address) print what
+`mmcore.report.workbench.run()` returns, which is also what the book's workbench page shows. With --json
+they print it as data: ``schema``, ``tool``, ``ok``, ``text``, ``rows``, ``error``, ``line``; the exit
+status is the same.
 """
 
 from __future__ import annotations
@@ -15,9 +22,6 @@ from typing import TYPE_CHECKING
 
 from mmcore import Machine, __version__
 from mmcore.errors import MMError, UsageError
-from mmcore.mm import gfp as gfp_
-from mmcore.mm.internal import alloc_flags_str
-from mmcore.mm.mmzone import MIGRATETYPE_NAMES, ZONE_NAMES
 from mmcore.proc import buddyinfo, capture, meminfo, zoneinfo
 
 if TYPE_CHECKING:
@@ -29,32 +33,31 @@ EPILOG = """examples:
   python -m mmcore boot 1G                          zones of a 1 GiB machine
   python -m mmcore boot 5G --nodes 4G,1G --cpus 2   two nodes
   python -m mmcore zoneinfo                         who may allocate what on this machine now
-  python -m mmcore buddyinfo /proc/buddyinfo        free blocks by order, with sizes
+  python -m mmcore buddyinfo                        free blocks by order, fragmentation
   python -m mmcore gfp 0x140dca                     names, zone and migratetype of a gfp mask
+  python -m mmcore gfp --kernel 4.19 0x6000c0       the same in an older kernel's numbers
   python -m mmcore pte 0x8000000012345867           bits of a page table entry
+  python -m mmcore address ffff888012345678         which region, which indices
   dmesg | python -m mmcore alloc-failure -          why an allocation failed
   python -m mmcore compare                          this machine's /proc beside the model
   python -m mmcore compare -v capture.txt           a recorded kernel beside the model
 """
 
 
-def _read(path: str, default: str) -> str:
-    """Return the text of a file, of standard input for "-", or of @default for ""."""
-    if path == "-":
-        return capture.decode(sys.stdin.buffer.read(), "standard input")
-    file = Path(path or default)
-    if not path and not file.exists():
-        raise UsageError(f"there is no {default} here: give a file, or - for standard input")
-    return capture.read_text(file)
+def _bytes(path: str) -> bytes:
+    """Return what a file holds, or standard input for "-", as far as a tool may read it.
 
+    :raises UsageError: if it cannot be read
+    """
+    from mmcore.report.workbench import MAX_INPUT
 
-def _kb(pages: int) -> str:
-    kb = pages << 2
-    for unit in ("kB", "MB", "GB"):
-        if kb < 10240:
-            return f"{kb} {unit}"
-        kb >>= 10
-    return f"{kb} TB"
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(MAX_INPUT + 1)
+        with open(path, "rb") as file:
+            return file.read(MAX_INPUT + 1)
+    except OSError as err:
+        raise UsageError(f"{path}: {err.strerror}") from None
 
 
 def cmd_boot(args: argparse.Namespace) -> int:
@@ -95,83 +98,116 @@ def cmd_boot(args: argparse.Namespace) -> int:
     return 0
 
 
-def cmd_zoneinfo(args: argparse.Namespace) -> int:
-    """Say who may allocate from which zone."""
-    from mmcore.report import zone_state
+def _report(tool: str, data: str | bytes, as_json: bool) -> int:
+    """Run a tool and print what it says; return the exit status."""
+    from mmcore.report import workbench
 
-    print(zone_state.report(_read(args.file, "/proc/zoneinfo")), end="")
-    return 0
+    result = workbench.examine(tool, data)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=1))
+    elif result.lines:
+        print(result.text)
+    if result.error is not None:
+        sys.stdout.flush()
+        print(f"mmcore {tool}: {result.error}", file=sys.stderr)
+    return result.status
+
+
+def _words(args: argparse.Namespace, **options: str | None) -> str | bytes:
+    """Return the words of the command line, or standard input, with the options in front."""
+    chosen = " ".join(f"{name}={value}" for name, value in options.items() if value is not None)
+    if args.words and args.words != ["-"]:
+        return f"{chosen} {' '.join(args.words)}"
+    if not args.words and sys.stdin.isatty():
+        raise UsageError("give a number or -, for standard input; --help has examples")
+    return chosen.encode() + b" " * bool(chosen) + _bytes("-")
+
+
+def cmd_zoneinfo(args: argparse.Namespace) -> int:
+    """Say who may allocate from which zone now, from /proc/zoneinfo and, if it follows, /proc/buddyinfo.
+
+    Texts of older kernels are read, too. Without a file, both files of this machine are.
+    """
+    if args.file:
+        return _report("zoneinfo", _bytes(args.file), args.json)
+    if not Path("/proc/zoneinfo").exists():
+        raise UsageError("there is no /proc/zoneinfo here: give a file, or - for standard input")
+    data = _bytes("/proc/zoneinfo")
+    if Path("/proc/buddyinfo").exists():
+        data += _bytes("/proc/buddyinfo")
+    return _report("zoneinfo", data, args.json)
 
 
 def cmd_buddyinfo(args: argparse.Namespace) -> int:
-    """Print free blocks with their sizes."""
-    zones = buddyinfo.parse(_read(args.file, "/proc/buddyinfo"))
-    for zone in zones:
-        orders = [order for order, n in enumerate(zone.nr_free) if n]
-        print(
-            f"Node {zone.node} {zone.zone}: {zone.free_pages} pages free ({_kb(zone.free_pages)})"
-        )
-        for order, n in enumerate(zone.nr_free):
-            if n:
-                share = 100 * (n << order) / zone.free_pages
-                size = _kb(1 << order)
-                print(
-                    f"  order {order:2}: {n:8} x {size:>8} = {_kb(n << order):>9}  {share:5.1f} %"
-                )
-        if orders:
-            largest = max(orders)
-            print(f"  largest free block: order {largest} ({_kb(1 << largest)})")
-        else:
-            print("  no free block")
-    return 0
+    """Print free blocks by order, with the kernel's fragmentation indices."""
+    threshold = args.extfrag_threshold
+    setting = Path("/proc/sys/vm/extfrag_threshold")
+    if not args.file:
+        if not Path("/proc/buddyinfo").exists():
+            raise UsageError(
+                "there is no /proc/buddyinfo here: give a file, or - for standard input"
+            )
+        if threshold is None and setting.exists():
+            threshold = setting.read_text().strip()
+    data = _bytes(args.file or "/proc/buddyinfo")
+    if threshold is not None:
+        data = f"extfrag_threshold={threshold}\n".encode() + data
+    return _report("buddyinfo", data, args.json)
 
 
 def cmd_gfp(args: argparse.Namespace) -> int:
-    """Decode a gfp mask."""
-    from mmcore.mm import page_alloc
+    """Decode gfp masks: numbers, names, or lines of a log that have them.
 
-    value = gfp_.parse_gfp(args.mask)
-    machine = Machine()
-    flags = page_alloc.gfp_to_alloc_flags(machine, value, 0)
-    zone = gfp_.gfp_zone(value)
-    print(f"{value:#x} = {gfp_.gfp_str(value)}")
-    print(f"highest zone:    {ZONE_NAMES[zone]} (starts there, falls back to lower ones)")
-    print(f"migratetype:     {MIGRATETYPE_NAMES[gfp_.gfp_migratetype(value)]}")
-    print(f"may sleep:       {'yes' if gfp_.gfpflags_allow_blocking(value) else 'no'}")
-    print(f"slow path flags: {alloc_flags_str(flags)}")
-    return 0
+    The numbers changed between kernels. Where number and names stand together they tell which kernel;
+    else Linux 6.12 is assumed, and the others are shown below.
+    """
+    return _report("gfp", _words(args, kernel=args.kernel), args.json)
 
 
 def cmd_pte(args: argparse.Namespace) -> int:
-    """Decode a page table entry."""
-    from mmcore.arch.x86 import pgtable_types
+    """Decode page table entries, each with or without its level, or the PGD ... PTE line of an oops."""
+    data = _words(
+        args,
+        size=args.size,
+        levels=args.levels,
+        device_private="yes" if args.device_private else None,
+    )
+    return _report("pte", data, args.json)
 
-    try:
-        value = int(args.value, 16)
-    except ValueError:
-        raise UsageError(f"{args.value!r} is no hexadecimal number") from None
-    if not 0 <= value < 1 << 64:
-        raise UsageError(f"{args.value}: an entry has 64 bits")
-    levels = {"4k": 1, "2m": 2, "1g": 3}
-    info = pgtable_types.decode_pte(value, levels[args.size])
-    print(info)
-    for field in info.fields:
-        bits = f"{field.hi}-{field.lo}" if field.hi != field.lo else str(field.lo)
-        print(f"  {bits:>6}  {field.name:<12} {field.value:#x}  {field.meaning}")
-    return 0
+
+def cmd_pagemap(args: argparse.Namespace) -> int:
+    """Decode words of /proc/PID/pagemap, such as ``od -A n -t x8`` prints them."""
+    data = _words(args, device_private="yes" if args.device_private else None)
+    return _report("pagemap", data, args.json)
+
+
+def cmd_kpageflags(args: argparse.Namespace) -> int:
+    """Decode words of /proc/kpageflags, such as ``od -A n -t x8`` prints them."""
+    return _report("kpageflags", _words(args), args.json)
+
+
+def cmd_address(args: argparse.Namespace) -> int:
+    """Say where in the address space an address lies, and which table entries lead there.
+
+    Exit status 1 if one is not canonical.
+    """
+    data = _words(
+        args,
+        levels=args.levels,
+        page_offset_base=args.page_offset_base,
+        vmalloc_base=args.vmalloc_base,
+        vmemmap_base=args.vmemmap_base,
+        phys_base=args.phys_base,
+    )
+    return _report("address", data, args.json)
 
 
 def cmd_alloc_failure(args: argparse.Namespace) -> int:
-    """Explain page allocation failures in a kernel log."""
-    from mmcore.report import alloc_failure
+    """Explain the memory reports in a kernel log: failed allocations, OOM kills, SysRq-m.
 
-    text = _read(args.file, "/var/log/kern.log")
-    reports = alloc_failure.parse_all(text) or [alloc_failure.parse(text)]
-    for i, report in enumerate(reports):
-        if i:
-            print()
-        print(alloc_failure.explain(report))
-    return 0
+    Any log prefix will do; reports may be wrapped or cut short, and of older kernels.
+    """
+    return _report("alloc-failure", _bytes(args.file), args.json)
 
 
 def _compare_all(args: argparse.Namespace) -> tuple[list[compare.Report], list[str]]:
@@ -234,6 +270,54 @@ def cmd_version(args: argparse.Namespace) -> int:
     return 0
 
 
+#: Makes a subcommand: name, function, help.
+Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def _add_tools(command: Command) -> None:
+    """Add the tools for people's own data."""
+    files = (
+        ("zoneinfo", cmd_zoneinfo, "say who may allocate from which zone now", "/proc/zoneinfo"),
+        ("buddyinfo", cmd_buddyinfo, "free blocks by order and how fragmented", "/proc/buddyinfo"),
+        ("alloc-failure", cmd_alloc_failure, "explain failures and OOM reports in a log", ""),
+    )
+    words = (
+        ("gfp", cmd_gfp, "decode a gfp mask", "0xcc0, GFP_KERNEL|__GFP_ZERO, a line of a log"),
+        ("pte", cmd_pte, "decode a page table entry", "8000000012345867, PMD 80000000126000e7"),
+        ("pagemap", cmd_pagemap, "decode a word of /proc/PID/pagemap", "81800000000036d8"),
+        ("kpageflags", cmd_kpageflags, "decode a word of /proc/kpageflags", "400205848"),
+        ("address", cmd_address, "decode an address", "ffff888012345678"),
+    )
+    subs: dict[str, argparse.ArgumentParser] = {}
+    for name, run, text, default in files:
+        subs[name] = sub = command(name, run, text)
+        told = f"file, or - for standard input (default: {default})" if default else "file, or -"
+        if default:
+            sub.add_argument("file", nargs="?", default="", help=told)
+        else:
+            sub.add_argument("file", help=told)
+    for name, run, text, example in words:
+        subs[name] = sub = command(name, run, text)
+        sub.add_argument(
+            "words", nargs="*", metavar="VALUE", help=f"such as {example}; - reads stdin"
+        )
+    for sub in subs.values():
+        sub.add_argument("--json", action="store_true", help="print JSON instead")
+    subs["buddyinfo"].add_argument(
+        "--extfrag-threshold", metavar="N", help="vm.extfrag_threshold, 0 to 1000 (default: 500)"
+    )
+    subs["gfp"].add_argument("--kernel", metavar="X.Y", help="whose numbering, such as 4.19")
+    subs["pte"].add_argument("--size", choices=("4k", "2m", "1g"), help="page that entries map")
+    for name in ("pte", "address"):
+        subs[name].add_argument("--levels", choices=("4", "5"), help="of page tables")
+    for name in ("pte", "pagemap"):
+        subs[name].add_argument(
+            "--device-private", action="store_true", help="the kernel has CONFIG_DEVICE_PRIVATE"
+        )
+    for base in ("page-offset-base", "vmalloc-base", "vmemmap-base", "phys-base"):
+        subs["address"].add_argument(f"--{base}", metavar="HEX", help="where KASLR put it")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mmcore",
@@ -259,17 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--proc", choices=("zoneinfo", "buddyinfo", "meminfo"), help="print a /proc file instead"
     )
-    sub = command("zoneinfo", cmd_zoneinfo, "say who may allocate from which zone now")
-    sub.add_argument("file", nargs="?", default="", help="file, or - (default: /proc/zoneinfo)")
-    sub = command("buddyinfo", cmd_buddyinfo, "print free blocks by order, with sizes")
-    sub.add_argument("file", nargs="?", default="", help="file, or - (default: /proc/buddyinfo)")
-    sub = command("gfp", cmd_gfp, "decode a gfp mask")
-    sub.add_argument("mask", help="a number or names: 0xcc0, GFP_KERNEL|__GFP_ZERO")
-    sub = command("pte", cmd_pte, "decode a page table entry")
-    sub.add_argument("value", help="the entry in hexadecimal")
-    sub.add_argument("--size", choices=("4k", "2m", "1g"), default="4k", help="page it maps")
-    sub = command("alloc-failure", cmd_alloc_failure, "explain page allocation failures in a log")
-    sub.add_argument("file", help="kernel log, or - for standard input")
+    _add_tools(command)
     sub = command("compare", cmd_compare, "hold the model against a real kernel's capture or /proc")
     sub.add_argument(
         "files",

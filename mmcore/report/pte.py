@@ -8,6 +8,7 @@ result is the report, the answer first::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ class Decoding:
             out += [f"  {w.label:<4}{w.value:016x}  {w.summary}" for w in self.words] + [""]
         for i, word in enumerate(shown):
             out += [""] if i else []
-            out += [word.summary, word.title]
+            out += [word.title] if out and out[-1] == "" and i == 0 else [word.summary, word.title]
             out += [
                 f"  {bits:>6}  {name:<13} {value:#x}  {meaning}".rstrip()
                 for bits, name, value, meaning in word.bits
@@ -100,6 +101,54 @@ class Decoding:
             }
             for w in self.words
         ]
+
+
+@dataclass(slots=True, frozen=True)
+class _Options:
+    """What the text says of the kernel that it comes from.
+
+    :ivar device_private: it has CONFIG_DEVICE_PRIVATE, which moves some swap types
+    :ivar levels: of its page tables
+    """
+
+    device_private: bool = False
+    levels: int = 4
+    given: bool = False
+
+
+_OPTION = re.compile(r"\b(device_private|levels)=(\w{1,8})")
+
+
+def _options(text: str) -> tuple[_Options, str]:
+    """Take ``device_private=yes`` and ``levels=5`` out of a text.
+
+    :raises UsageError: for another value
+    """
+    values: dict[str, str] = {}
+    head = text[:400]
+    for name, value in _OPTION.findall(head):
+        allowed = ("yes", "no") if name == "device_private" else ("4", "5")
+        if value not in allowed:
+            raise UsageError(f"{name}={value}: it is {' or '.join(allowed)}")
+        values[name] = value
+    options = _Options(
+        values.get("device_private") == "yes",
+        int(values.get("levels", "4")),
+        "device_private" in values,
+    )
+    return options, _OPTION.sub(" ", head) + text[400:]
+
+
+def _device_note(options: _Options, types: list[int | None]) -> list[str]:
+    """Return a note if a swap type means something else with the other setting."""
+    if options.given or not any(
+        t is not None and pt._swap_kind(t, False) != pt._swap_kind(t, True) for t in types
+    ):
+        return []
+    return [
+        "The swap type is read as in a kernel without CONFIG_DEVICE_PRIVATE; with it the number means "
+        "something else: write device_private=yes."
+    ]
 
 
 def _all(words: list[Word], decode: Callable[[Word], Decoded], notes: list[str]) -> Decoding:
@@ -173,9 +222,11 @@ def entry_summary(info: pt.PteInfo) -> str:
     return "A marker: no page, but userfaultfd write-protection is remembered."
 
 
-def _decode_entry(word: Word, default: int) -> Decoded:
+def _decode_entry(word: Word, default: int, options: _Options) -> Decoded:
     level = _LEVELS.get(word.label.lower(), default)
-    info = pt.decode_pte(word.value, level)
+    info = pt.decode_pte(
+        word.value, level, device_private=options.device_private, levels=options.levels
+    )
     bits = tuple(
         (f"{f.hi}-{f.lo}" if f.hi != f.lo else str(f.lo), f.name, f.value, f.meaning)
         for f in info.fields
@@ -199,6 +250,7 @@ def decode_entries(text: str, level: int = pt.PG_LEVEL_4K) -> Decoding:
     :param level: the level of numbers without a name: 1 PTE, 2 PMD, 3 PUD
     :raises UsageError: if there is none, or one has more than 64 bits
     """
+    options, text = _options(text)
     words = read_words(text, "an entry", set(_LEVELS))
     notes = []
     if any(w.label.lower() == "pgd" for w in words) and any(
@@ -212,7 +264,10 @@ def decode_entries(text: str, level: int = pt.PG_LEVEL_4K) -> Decoding:
         notes.append(
             f"Read as {names}. At another level write PMD or PUD before the number; x86-64, Linux 6.12."
         )
-    return _all(words, lambda word: _decode_entry(word, level), notes)
+    out = _all(words, lambda word: _decode_entry(word, level, options), notes)
+    types = [t if isinstance(t := w.data["swp_type"], int) else None for w in out.words]
+    out.notes += _device_note(options, types)
+    return out
 
 
 # ---- pagemap -------------------------------------------------------------------------------------
@@ -230,10 +285,9 @@ _PAGEMAP_BITS: tuple[tuple[int, str, str, str], ...] = (
     (62, "SWAP", "not in memory: swapped, migrating or poisoned", "not in swap"),
     (63, "PRESENT", "in memory", "not in memory"),
 )
-_SWP_NAMES = {t: name for t, (_, name) in pt._SWP_KINDS.items()}
 
 
-def pagemap_summary(e: PagemapEntry) -> str:
+def pagemap_summary(e: PagemapEntry, device_private: bool = False) -> str:
     """Say in one sentence what a pagemap word is."""
     flags = ", soft-dirty" if e.soft_dirty else ""
     flags += ", write-protected by userfaultfd" if e.uffd_wp else ""
@@ -246,9 +300,9 @@ def pagemap_summary(e: PagemapEntry) -> str:
         return f"In memory: {what}, {frame}, {shared}{flags}."
     if e.swapped:
         kind = e.swp_type or 0
-        if kind in _SWP_NAMES:
-            where = f"{_SWP_NAMES[kind]}, offset {e.swp_offset:#x}"
-            return f"Not mapped now: {where}{flags}."
+        family, name = pt._swap_kind(kind, device_private)
+        if family != "swap":
+            return f"Not mapped now: {family}, {name}, offset {e.swp_offset:#x}{flags}."
         if not kind and not e.swp_offset:
             return f"In swap; where is hidden (needs CAP_SYS_ADMIN), or slot 0 of device 0{flags}."
         return f"In swap: device {kind}, slot {e.swp_offset:#x}{flags}."
@@ -257,11 +311,12 @@ def pagemap_summary(e: PagemapEntry) -> str:
     return f"No page: never touched, or a shared page that left memory{flags}."
 
 
-def _decode_pagemap(word: Word) -> Decoded:
+def _decode_pagemap(word: Word, options: _Options) -> Decoded:
     e = pagemap_decode(word.value)
     bits: list[tuple[str, str, int, str]] = []
     if e.swapped:
-        bits.append(("4-0", "swap type", e.swp_type or 0, _SWP_NAMES.get(e.swp_type or 0, "")))
+        name = pt._swap_kind(e.swp_type or 0, options.device_private)[1]
+        bits.append(("4-0", "swap type", e.swp_type or 0, name))
         bits.append(("54-5", "swap offset", e.swp_offset or 0, ""))
     else:
         bits.append(("54-0", "pfn", e.pfn or 0, "" if e.pfn else "none, or hidden"))
@@ -284,7 +339,9 @@ def _decode_pagemap(word: Word) -> Decoded:
         "swp_type": e.swp_type,
         "swp_offset": e.swp_offset,
     }
-    return Decoded(word.value, "", kind, pagemap_summary(e), str(e), tuple(bits), data)
+    return Decoded(
+        word.value, "", kind, pagemap_summary(e, options.device_private), str(e), tuple(bits), data
+    )
 
 
 def decode_pagemap(text: str) -> Decoding:
@@ -292,7 +349,12 @@ def decode_pagemap(text: str) -> Decoding:
 
     :raises UsageError: if there is none, or one has more than 64 bits
     """
-    return _all(read_words(text, "a pagemap word", decimal=True), _decode_pagemap, [])
+    options, text = _options(text)
+    words = read_words(text, "a pagemap word", decimal=True)
+    out = _all(words, lambda word: _decode_pagemap(word, options), [])
+    types = [t if isinstance(t := w.data["swp_type"], int) else None for w in out.words]
+    out.notes += _device_note(options, types)
+    return out
 
 
 # ---- kpageflags ----------------------------------------------------------------------------------

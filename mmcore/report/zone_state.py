@@ -462,22 +462,19 @@ def _zone_lines(state: ZoneState, columns: list[tuple[int, str]]) -> list[str]:
         f"  {state.verdict}",
     ]
     mine = [(h, w) for h, w in columns if any(s.highest == h for s in state.shares)]
-    widths = [max(len(who), 16) + 2 if i else 0 for i, (_, who) in enumerate(mine)]
-    if mine:
-        widths[0] = max(len(mine[0][1]), 16) + 1
-    heads = "".join(f"{w:>{n}}" for (_, w), n in zip(mine, widths, strict=True))
-    out.append(f"  {'pages that may be taken by':<28}{heads}")
+    heads = "".join(f"{who.removeprefix('GFP_') if len(who) > 16 else who:>18}" for _, who in mine)
+    out.append(f"  {'may be taken by':<22}{heads}")
     for request in REQUESTS:
         cells = ""
-        for (h, _), width in zip(mine, widths, strict=True):
+        for h, _ in mine:
             share = next(s for s in state.shares if s.highest == h and s.request is request)
             cell = str(share.pages) if share.pages else "none"
             if share.largest is not None and share.largest >= 0:
-                cell += f" (order {share.largest})"
+                cell += f", order {share.largest}"
             elif share.largest is not None and share.pages:
-                cell += " (no block)"
-            cells += f"{cell:>{width}}"
-        out.append(f"  {request.name:<28}{cells}")
+                cell += ", no block"
+            cells += f"{cell:>18}"
+        out.append(f"  {request.name:<22}{cells}")
     return out
 
 

@@ -239,7 +239,7 @@ class Machine:
         :param cpus: number of CPUs
         :param cmdline: boot options; those about memory act (``mem=``, ``memmap=``, ``kernelcore=``,
             ``movablecore=``, ``movable_node``, ``numa=off``, ``memblock=debug``, ``log_buf_len=``,
-            ``transparent_hugepage=``)
+            ``transparent_hugepage=``, ``page_alloc.shuffle=``)
         :param distances: between nodes, as a matrix or {(from, to): distance}
         :param initrd: (first address, end) of the initial RAM disk; by default a small one at the
             top of low memory

@@ -1183,6 +1183,8 @@ def memblock_is_map_memory(memblock: Memblock, addr: int) -> bool:
 def memblock_search_pfn_nid(memblock: Memblock, pfn: int) -> int:
     """Return the node of the memory region that holds @pfn, NUMA_NO_NODE if none does.
 
+    Simplified: the region's ends are not returned.
+
     Mirrors mm/memblock.c:memblock_search_pfn_nid().
     """
     mid = memblock_search(memblock.memory, pfn << PAGE_SHIFT)
@@ -1363,6 +1365,8 @@ def free_low_memory_core_early(m: Machine) -> int:
 def reset_all_zones_managed_pages(m: Machine) -> None:
     """Set the managed pages of every zone to 0; until here they equal the present pages.
 
+    Simplified: a second call does it again.
+
     Mirrors mm/memblock.c:reset_all_zones_managed_pages().
     """
     for nid in sorted(m.node_data):
@@ -1372,6 +1376,8 @@ def reset_all_zones_managed_pages(m: Machine) -> None:
 
 def memblock_free_all(m: Machine) -> None:
     """Release all free memory to the buddy allocator.
+
+    Simplified: no free_unused_memmap(), which does nothing with SPARSEMEM_VMEMMAP.
 
     Mirrors mm/memblock.c:memblock_free_all().
     """
@@ -1405,6 +1411,8 @@ def reserve_mem(memblock: Memblock, size: int, align: int, name: str) -> int:
     """Do what the boot option ``reserve_mem=size:align:name`` does.
 
     :return: 1, or -EBUSY (table full, name taken), -EINVAL (no size or name), -ENOMEM
+
+    Simplified: the option's text has been taken apart already.
 
     Mirrors mm/memblock.c:reserve_mem().
     """

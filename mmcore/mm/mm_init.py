@@ -21,7 +21,7 @@ from mmcore.cint import ALIGN, ilog2, roundup_pow_of_two
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import KernelBug, UsageError
 from mmcore.mm import memblock as mb
-from mmcore.mm import page_alloc, sparse
+from mmcore.mm import page_alloc, shuffle, sparse
 from mmcore.mm.mm_types import Page
 from mmcore.mm.mmzone import (
     MAX_NR_ZONES,
@@ -154,13 +154,17 @@ def find_usable_zone_for_movable(m: Machine) -> None:
 def _movable_from_regions(m: Machine, movable: int, wanted: bool) -> None:
     """Start ZONE_MOVABLE of each node at its lowest region whose flag @movable is @wanted."""
     pfns = m.mm_init.zone_movable_pfn
+    mem_below_4gb_not_mirrored = False
     for r in m.memblock.memory.regions:
         if bool(r.flags & movable) != wanted:
             continue
         start = mb.PFN_UP(r.base)
         if movable == mb.MEMBLOCK_MIRROR and start < 1 << (32 - PAGE_SHIFT):
+            mem_below_4gb_not_mirrored = True
             continue
         pfns[r.nid] = min(start, pfns.get(r.nid, start))
+    if mem_below_4gb_not_mirrored:
+        m.pr_info("This configuration results in unmirrored kernel memory.")
 
 
 def _spread_kernelcore(m: Machine, required_kernelcore: int, usable_nodes: int) -> int:
@@ -224,11 +228,13 @@ def find_zone_movable_pfns_for_nodes(m: Machine) -> None:
         _movable_from_regions(m, mb.MEMBLOCK_HOTPLUG, True)
         done = True
     elif m.memblock.mirrored_kernelcore:
-        if m.memblock.system_has_some_mirror:
+        if not m.memblock.system_has_some_mirror:
+            m.pr_info("The system has no mirror memory, ignore kernelcore=mirror.")
+        elif m.is_kdump_kernel:
+            m.pr_info("The system is under kdump, ignore kernelcore=mirror.")
+        else:
             _movable_from_regions(m, mb.MEMBLOCK_MIRROR, False)
             done = True
-        else:
-            m.pr_info("The system has no mirror memory, ignore kernelcore=mirror.")
     else:
         required_kernelcore = _required_kernelcore(s, totalpages)
         if required_kernelcore and required_kernelcore < totalpages:
@@ -341,7 +347,8 @@ def memmap_init_range(
     a hole stay at 0, which is MIGRATE_UNMOVABLE.
 
     Mirrors mm/mm_init.c:memmap_init_range().
-    Simplified: no memory hotplug, no ZONE_DEVICE.
+    Simplified: no memory hotplug, no ZONE_DEVICE; with kernelcore=mirror the mirrored memory that lies
+    within ZONE_MOVABLE's span is not left to ZONE_NORMAL.
     """
     done = defer_init(m, nid, start_pfn, size, zone_end_pfn)
     if done < size:
@@ -547,6 +554,8 @@ def get_pfn_range_for_nid(m: Machine, nid: int) -> tuple[int, int]:
 
 def free_area_init_node(m: Machine, nid: int) -> None:
     """Size and set up one node.
+
+    Simplified: no LRU generations and no counters of the node are set up here.
 
     Mirrors mm/mm_init.c:free_area_init_node().
     """
@@ -755,7 +764,10 @@ def set_zone_contiguous(m: Machine, zone: Zone) -> None:
 
 
 def page_alloc_init_late(m: Machine) -> None:
-    """Finish deferred pages, print the totals, discard memblock's arrays.
+    """Finish deferred pages, print the totals, discard memblock's arrays, shuffle the free lists.
+
+    Simplified: the limits of files and buffers, hugetlb's pages, page extensions and the sysctls are
+    set up elsewhere or not at all.
 
     Mirrors mm/mm_init.c:page_alloc_init_late().
     """
@@ -763,6 +775,8 @@ def page_alloc_init_late(m: Machine) -> None:
         deferred_init_memmap(m, m.node_data[nid])
     mem_init_print_info(m)
     mb.memblock_discard(m)
+    for nid in m.node_states["N_MEMORY"]:
+        shuffle.shuffle_free_memory(m.node_data[nid])
     for zone in for_each_populated_zone(m):
         set_zone_contiguous(m, zone)
 
@@ -801,7 +815,8 @@ def alloc_large_system_hash(
     :return: number of buckets, a power of two
 
     Mirrors mm/mm_init.c:alloc_large_system_hash().
-    Simplified: tables made after memblock is gone are sized and reported, not allocated.
+    Simplified: tables made after memblock is gone are sized and reported, not allocated; where memory
+    is short, no smaller table is tried.
     """
     s = m.mm_init
     if not numentries:

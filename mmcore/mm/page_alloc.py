@@ -3292,7 +3292,7 @@ def calculate_min_free_kbytes(m: Machine) -> None:
 def init_per_zone_wmark_min(m: Machine) -> None:
     """Set up watermarks and reserves: at boot, and when memory is added or removed.
 
-    Simplified: no thresholds for folding per-CPU counters; the counters have no per-CPU part.
+    Simplified: the thresholds for folding per-CPU counters are set by the boot, after this.
 
     Mirrors mm/page_alloc.c:init_per_zone_wmark_min().
     """

@@ -98,6 +98,31 @@ def test_movable_node() -> None:
     assert plain.node_data[1].node_zones[ZONE_NORMAL].present_pages == 262144
 
 
+def _mirrored(kdump: bool = False, mirror: bool = True) -> tuple[Machine, int]:
+    """Size the zones of 6 GiB once more, with 4-5 GiB mirrored and kernelcore=mirror."""
+    m = boot("6G", cmdline="kernelcore=mirror")
+    m.dmesg.clear()
+    m.is_kdump_kernel = kdump
+    if mirror:
+        mb.memblock_mark_mirror(m.memblock, 4 * G, G)
+    m.mm_init.zone_movable_pfn.clear()
+    mm_init.find_zone_movable_pfns_for_nodes(m)
+    return m, m.mm_init.zone_movable_pfn.get(0, 0)
+
+
+def test_kernelcore_mirror_makes_the_rest_above_4_gib_movable() -> None:
+    m, movable = _mirrored()
+    assert movable << 12 == 5 * G
+    assert any("results in unmirrored kernel memory" in line for line in m.dmesg)
+
+
+@pytest.mark.parametrize(("kdump", "mirror"), [(True, True), (False, False)])
+def test_kernelcore_mirror_is_ignored(kdump: bool, mirror: bool) -> None:
+    m, movable = _mirrored(kdump, mirror)
+    why = "under kdump" if kdump else "no mirror memory"
+    assert movable == 0 and any(why in line for line in m.dmesg)
+
+
 def test_deferred_boundary() -> None:
     """Chapter 17's exercise: a zone from pfn 4096 waits at 65536, one from 1 << 20 at 0x108000."""
     for size, pfn in (("3G", 65536), ("256M", None), ("512M", 65536), ("5G", 0x108000)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmcore.machine import Machine, bare_zone
 from mmcore.mm import page_alloc as pa
 from mmcore.mm import shuffle
-from mmcore.mm.mmzone import MIGRATE_MOVABLE
+from mmcore.mm.mmzone import MIGRATE_MOVABLE, for_each_populated_zone
 
 
 def order_10(pages: int, seed: int) -> list[int]:
@@ -59,3 +59,17 @@ def test_freed_blocks_of_order_10_go_to_either_end() -> None:
         head = zone.free_area[10].free_list[MIGRATE_MOVABLE]
         ends.add("head" if head.next is page else "tail" if head.prev is page else "?")
     assert ends == {"head", "tail"}
+
+
+def test_the_boot_option_shuffles_the_free_lists_and_loses_nothing() -> None:
+    def order_10_of(option: str) -> list[int]:
+        m = Machine.boot("512M", cmdline=option)
+        zone = next(z for z in for_each_populated_zone(m) if z.name == "DMA32")
+        pa.validate_zone(zone)
+        return [page.pfn for page in zone.free_area[10].free_list[MIGRATE_MOVABLE]]
+
+    plain = order_10_of("")
+    assert plain == sorted(plain) == order_10_of("page_alloc.shuffle=0")
+    for option in ("page_alloc.shuffle=1", "page_alloc.shuffle=on", "page_alloc.shuffle"):
+        shuffled = order_10_of(option)
+        assert shuffled != plain and sorted(shuffled) == plain

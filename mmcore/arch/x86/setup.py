@@ -60,7 +60,8 @@ def parse_early_param(m: Machine) -> None:
     """Apply the boot options that act before memory is set up, in the order they stand in.
 
     Mirrors init/main.c:parse_early_param().
-    Simplified: those about memory only.
+    Simplified: those about memory only; ``page_alloc.shuffle``, a module parameter that the kernel
+    reads a little later, is among them.
     """
     s = m.mm_init
     for word in m.boot_params.cmdline.split():
@@ -75,6 +76,8 @@ def parse_early_param(m: Machine) -> None:
             m.memblock.movable_node_enabled = True
         elif name == "numa" and value.startswith("off"):
             m.numa_off = True
+        elif name == "page_alloc.shuffle":
+            m.page_alloc_shuffle_key |= value[:1] in (*"1yYtTeE", "") or value[:2].lower() == "on"
         elif name == "kernelcore" and value == "mirror":
             m.memblock.mirrored_kernelcore = True
         elif name == "kernelcore":

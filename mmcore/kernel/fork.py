@@ -16,6 +16,7 @@ from mmcore.errors import ENOMEM, UsageError
 from mmcore.machine import Machine
 from mmcore.mm import memory
 from mmcore.mm import vma as vma_
+from mmcore.mm.internal import DEFAULT_PRIO
 from mmcore.mm.mm import (
     VM_DONTCOPY,
     VM_LOCKED_MASK,
@@ -58,6 +59,7 @@ class TaskStruct:
     mm: MmStruct | None = field(default=None, repr=False)
     active_mm: MmStruct | None = field(default=None, repr=False)
     flags: int = 0
+    prio: int = DEFAULT_PRIO
     min_flt: int = 0
     maj_flt: int = 0
     in_lru_fault: bool = False

@@ -67,6 +67,10 @@ PF_MEMALLOC_NOIO = 0x00080000
 PF_KTHREAD = 0x00200000
 PF_MEMALLOC_PIN = 0x10000000
 
+#: Priorities of include/linux/sched/prio.h: real-time tasks are below MAX_RT_PRIO.
+MAX_RT_PRIO = 100
+DEFAULT_PRIO = 120
+
 # enum compact_priority and enum compact_result (include/linux/compaction.h)
 COMPACT_PRIO_SYNC_FULL = 0
 COMPACT_PRIO_SYNC_LIGHT = 1
@@ -241,15 +245,19 @@ def zone_reclaimable_pages(zone: Zone) -> int:
 
 
 class InitTask:
-    """The task that runs while the machine has no other: flags, name, process id, a deadly signal."""
+    """The task that runs while the machine has no other: what the page allocator asks of a task.
 
-    __slots__ = ("comm", "fatal_signal", "flags", "pid")
+    :ivar prio: 0-99 for a real-time task, 120 for one with nice 0, as in include/linux/sched/prio.h
+    """
+
+    __slots__ = ("comm", "fatal_signal", "flags", "pid", "prio")
 
     def __init__(self) -> None:
         self.flags = 0
         self.fatal_signal = False
         self.comm = "swapper"
         self.pid = 0
+        self.prio = DEFAULT_PRIO
 
 
 # ---- what later subsystems plug in ---------------------------------------------------------------
@@ -367,6 +375,8 @@ __all__ = [
             ("ALLOC_", "PF_", "COMPACT_", "MIN_COMPACT", "DEF_COMPACT", "NODE_RECLAIM_")
         )
     ],
+    "DEFAULT_PRIO",
     "INIT_COMPACT_PRIORITY",
+    "MAX_RT_PRIO",
     "MAX_RECLAIM_RETRIES",
 ]

@@ -87,6 +87,7 @@ from mmcore.mm.internal import (
     DEF_COMPACT_PRIORITY,
     INIT_COMPACT_PRIORITY,
     MAX_RECLAIM_RETRIES,
+    MAX_RT_PRIO,
     MIN_COMPACT_COSTLY_PRIORITY,
     MIN_COMPACT_PRIORITY,
     NODE_RECLAIM_FULL,
@@ -2100,6 +2101,14 @@ def current_task(m: Machine) -> Any:
     return m.init_task if m.current is None else m.current
 
 
+def rt_or_dl_task(p: Any) -> bool:
+    """Tell whether task @p has the priority of a real-time or a deadline task.
+
+    Mirrors include/linux/sched/rt.h:rt_or_dl_task().
+    """
+    return bool(p.prio < MAX_RT_PRIO)
+
+
 def memalloc_flags_save(m: Machine, flags: int) -> int:
     """Set PF_MEMALLOC_* flags on the running task; return those that were not set before.
 
@@ -2128,7 +2137,7 @@ def _step(m: Machine, step: str) -> None:
 def gfp_to_alloc_flags(m: Machine, gfp_mask: int, order: int) -> int:
     """Return the ALLOC_* flags that the slow path works with: the min mark, and who may go below.
 
-    Simplified: no real-time tasks, which get ALLOC_MIN_RESERVE.
+    Simplified: never in interrupt context, where a real-time task's rank says nothing.
 
     Mirrors mm/page_alloc.c:gfp_to_alloc_flags().
     """
@@ -2141,6 +2150,8 @@ def gfp_to_alloc_flags(m: Machine, gfp_mask: int, order: int) -> int:
                 alloc_flags |= ALLOC_HIGHATOMIC
         if alloc_flags & ALLOC_MIN_RESERVE:
             alloc_flags &= ~ALLOC_CPUSET
+    elif rt_or_dl_task(current_task(m)):
+        alloc_flags |= ALLOC_MIN_RESERVE
     return alloc_flags
 
 

@@ -661,6 +661,17 @@ def test_gfp_to_alloc_flags(gfp: int, order: int, flags: int) -> None:
     assert pa.gfp_to_alloc_flags(Machine(), gfp, order) == flags
 
 
+def test_a_real_time_task_may_use_the_min_reserve_when_it_can_wait() -> None:
+    m = Machine()
+    usual = pa.gfp_to_alloc_flags(m, GFP_KERNEL, 0)
+    cannot_wait = pa.gfp_to_alloc_flags(m, GFP_NOWAIT, 0)
+    m.init_task.prio = 99
+    assert pa.gfp_to_alloc_flags(m, GFP_KERNEL, 0) == usual | ALLOC_MIN_RESERVE
+    assert pa.gfp_to_alloc_flags(m, GFP_NOWAIT, 0) == cannot_wait
+    m.init_task.prio = 100
+    assert pa.gfp_to_alloc_flags(m, GFP_KERNEL, 0) == usual
+
+
 # ---- zonelists -----------------------------------------------------------------------------------
 
 

@@ -59,6 +59,8 @@ __all__ = [
     "parse",
     "parse_all",
     "parse_free_list",
+    "take_head",
+    "take_line",
 ]
 
 #: At most this many reports of one log are read, and this many lines of one report.
@@ -294,7 +296,7 @@ def _take_numbers(report: AllocFailure, text: str) -> str | Callable[[], str]:
     return text
 
 
-def _take_line(report: AllocFailure, text: str, line: int) -> str | Callable[[], str]:
+def take_line(report: AllocFailure, text: str, line: int) -> str | Callable[[], str]:
     """Read one line behind the head; return what writes it again.
 
     :raises ParseError: if it is a line of free blocks that does not add up
@@ -330,7 +332,7 @@ def _numbering(mask: int, names: str | None) -> tuple[Numbering, bool]:
     return (tables[0], True) if tables else (NUMBERINGS[0], False)
 
 
-def _take_head(text: str, line: int) -> AllocFailure | None:
+def take_head(text: str, line: int) -> AllocFailure | None:
     """Read the first line of a report, None if it is none."""
     start = START_RE.search(text)
     if start is None:
@@ -388,7 +390,7 @@ def _read_report(
         text = line.text
         if count >= MAX_REPORT_LINES:
             break
-        if START_RE.search(text) and _take_head(text, 0) is not None:
+        if START_RE.search(text) and take_head(text, 0) is not None:
             if mem_info or not text.startswith("Mem-"):
                 break
             mem_info = True
@@ -399,7 +401,7 @@ def _read_report(
         number = line.number + offset
         part: str | Callable[[], str] = line.raw
         try:
-            part = _take_line(report, text, number)
+            part = take_line(report, text, number)
         except ParseError as err:
             report.problems.append(f"line {number}: {err.why}; it was left out")
         # What is cut short, wrapped or printed otherwise is read as far as it goes and kept.
@@ -426,7 +428,7 @@ def parse_all(text: str, limit: int = MAX_REPORTS) -> list[AllocFailure]:
             continue
         lines = logical_lines(text, begin)
         first = next(lines)
-        report = _take_head(first.text, number)
+        report = take_head(first.text, number)
         if report is None:
             continue
         _read_report(report, first, lines, number - 1)

@@ -52,6 +52,8 @@ __all__ = [
     "Report",
     "Result",
     "Subject",
+    "by_capture",
+    "by_comparison",
     "captures_in",
     "compare",
     "exit_status",
@@ -160,6 +162,7 @@ class Outcome:
 class Report:
     """All comparisons of one capture.
 
+    :ivar about: what was recorded, in a few words, "" if the capture does not say
     :ivar release: of the kernel, "" if it is not recorded
     :ivar uncovered: sections that no comparison that ran has read
     :ivar notes: what else a reader has to know
@@ -172,6 +175,7 @@ class Report:
     uncovered: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    about: str = ""
 
     def ran(self) -> list[Outcome]:
         """Return the comparisons that had something to compare."""
@@ -181,6 +185,7 @@ class Report:
         """Return it as plain data."""
         return {
             "name": self.name,
+            "about": self.about,
             "release": self.release,
             "comparisons": [o.to_dict() for o in self.outcomes],
             "uncovered": self.uncovered,
@@ -886,8 +891,64 @@ def compare(source: str | Path | Capture, comparisons: list[Comparison] | None =
     elif not subject.release and any(o.result.total for o in outcomes):
         notes.append("the record does not say which kernel it is of; the model is of Linux 6.12")
     return Report(
-        cap.name, subject.release, outcomes, _uncovered(cap, outcomes), notes, cap.unreadable
+        cap.name,
+        subject.release,
+        outcomes,
+        _uncovered(cap, outcomes),
+        notes,
+        cap.unreadable,
+        _about(cap),
     )
+
+
+def _about(cap: Capture) -> str:
+    """Return what a capture says of itself, up to its first colon, semicolon or bracket."""
+    text = cap.header.get("records")
+    if not isinstance(text, str):
+        found = [re.search(r"^# what: (.*)", s.text, re.MULTILINE) for s in cap.sections]
+        text = next((m[1] for m in found if m), "")
+    text = re.split(r"[:;(]", text)[0].strip().rstrip(".")
+    return text if len(text) <= 90 else text[:90].rpartition(" ")[0] + " ..."
+
+
+def by_comparison(reports: list[Report]) -> list[dict[str, Any]]:
+    """Return a row for each comparison: on how many captures it ran, how many values are equal."""
+    rows = []
+    for c in COMPARISONS:
+        ran = [o.result for r in reports for o in r.ran() if o.comparison.name == c.name]
+        row = {"comparison": c.name, "kind": c.kind, "captures": len(ran)}
+        rows.append(row | {"equal": sum(r.equal for r in ran), "of": sum(r.total for r in ran)})
+    return rows
+
+
+def by_capture(reports: list[Report]) -> list[dict[str, Any]]:
+    """Return a row for each capture: its comparisons and values by kind, and what came of them.
+
+    Its outcome is "equal", "differs" if an exact comparison does, "damaged", or "not compared"; a
+    comparison of shape that differs does not count.
+    """
+    rows = []
+    for report in reports:
+        row: dict[str, Any] = {"capture": short_name(report.name), "what it is": report.about}
+        exact, shape = ([o for o in report.ran() if o.comparison.kind == k] for k in (EXACT, SHAPE))
+        values = [o.result for o in exact]
+        row["exact comparisons"] = _share(sum(o.outcome == "equal" for o in exact), len(exact))
+        row["values"] = _share(sum(r.equal for r in values), sum(r.total for r in values))
+        row["shape"] = _share(
+            sum(o.result.equal for o in shape), sum(o.result.total for o in shape)
+        )
+        if any(o.outcome == "damaged" for o in report.outcomes):
+            row["outcome"] = "damaged"
+        elif not report.ran():
+            row["outcome"] = "not compared"
+        else:
+            row["outcome"] = "differs" if any(o.outcome == "differs" for o in exact) else "equal"
+        rows.append(row)
+    return rows
+
+
+def _share(equal: int, total: int) -> str:
+    return f"{equal:,}/{total:,}" if total else ""
 
 
 def summary(reports: list[Report]) -> dict[str, dict[str, int]]:

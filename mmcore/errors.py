@@ -28,6 +28,7 @@ __all__ = [
     "ENOTSUPP",
     "EOPNOTSUPP",
     "EPERM",
+    "ERANGE",
     "ERRNO_NAMES",
     "ESRCH",
     "BadPage",
@@ -54,6 +55,7 @@ EEXIST = 17
 ENODEV = 19
 EINVAL = 22
 ENOSPC = 28
+ERANGE = 34
 ENOSYS = 38
 EOPNOTSUPP = 95
 ENOTSUPP = 524

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mmcore.cint import ALIGN, ilog2, roundup_pow_of_two
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import KernelBug, UsageError
+from mmcore.lib.cmdline import memparse
 from mmcore.mm import memblock as mb
 from mmcore.mm import page_alloc, shuffle, sparse
 from mmcore.mm.mm_types import Page
@@ -83,29 +84,6 @@ class MmInit:
     present_section_nr: list[int] = field(default_factory=list)
     memmap_pages: int = 0
     hashdist: int = 1
-
-
-def memparse(text: str) -> tuple[int, str]:
-    """Read a number with an optional suffix K, M, G, T, P or E.
-
-    :return: (value, what follows it); value 0 and the whole text when it starts with no number
-
-    Mirrors lib/cmdline.c:memparse().
-    """
-    match = re.match(r"0[xX][0-9a-fA-F]+|\d+", text)
-    if not match:
-        return 0, text
-    number = match.group()
-    value = (
-        int(number, 16 if number[:2] in ("0x", "0X") else 8 if number[0] == "0" else 10)
-        if (number[:2] in ("0x", "0X") or not re.fullmatch(r"0\d*[89]\d*", number))
-        else 0
-    )
-    rest = text[match.end() :]
-    if rest[:1] and rest[0] in "KkMmGgTtPpEe":
-        value <<= 10 * ("KMGTPE".index(rest[0].upper()) + 1)
-        rest = rest[1:]
-    return value & ULONG_MAX, rest
 
 
 def cmdline_parse_core(p: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import pytest
 
 from mmcore import Machine
 from mmcore.config import Config
+from mmcore.lib.cmdline import memparse
 from mmcore.mm import memblock as mb
 from mmcore.mm import mm_init, page_alloc, sparse
 from mmcore.mm.mmzone import PAGES_PER_SECTION, ZONE_MOVABLE, ZONE_NORMAL
@@ -34,7 +35,7 @@ def boot(size: str = "4G", **arguments: object) -> Machine:
     ],
 )
 def test_memparse(text: str, value: int, rest: str) -> None:
-    assert mm_init.memparse(text) == (value, rest)
+    assert memparse(text) == (value, rest)
 
 
 def test_kernelcore_values() -> None:

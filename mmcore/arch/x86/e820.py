@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EINVAL, KernelBug
+from mmcore.lib.cmdline import memparse
 from mmcore.mm import memblock as mb
-from mmcore.mm.mm_init import memparse
 
 ULLONG_MAX = (1 << 64) - 1
 E820_MAX_ENTRIES = 128 + 3 * 1024

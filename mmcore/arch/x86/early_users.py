@@ -18,6 +18,7 @@ from mmcore.arch.x86 import e820
 from mmcore.arch.x86.image import KernelImage
 from mmcore.cint import DIV_ROUND_UP, roundup_pow_of_two
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
+from mmcore.lib.cmdline import memparse
 from mmcore.mm import memblock as mb
 from mmcore.mm import mm_init
 from mmcore.mm.numa_memblks import LOCAL_DISTANCE
@@ -78,7 +79,7 @@ def setup_log_buf(m: Machine, early: bool) -> None:
     for word in m.boot_params.cmdline.split():
         name, _, value = word.partition("=")
         if name == "log_buf_len":
-            size = mm_init.memparse(value)[0]
+            size = memparse(value)[0]
     if bool(size) != early:
         return
     if not early:

@@ -41,6 +41,7 @@ class Config:
     RANDOMIZE_BASE: bool = True
     RANDOMIZE_MEMORY: bool = True
     MITIGATION_PAGE_TABLE_ISOLATION: bool = True
+    vsyscall: str = "none"  # LEGACY_VSYSCALL_NONE; or "xonly"
     cpu_la57: bool = False
     cpu_pcid: bool = True
     cpu_pku: bool = False

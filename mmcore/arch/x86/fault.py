@@ -4,8 +4,9 @@ Mirrors arch/x86/mm/fault.c. `access()` is the processor: it walks the tables (o
 in the TLB), checks the rights of all levels and sets the accessed and dirty bits, or makes the error
 code. `exc_page_fault()` is the kernel. `touch()` is a program's instruction: access, fault, access again.
 
-Simplified: shadow stacks and SGX appear only as error code bits; no KVM, kprobes or errata; the accessed
-bits are set when the whole access is allowed. A signal is the function's result, not delivered.
+Simplified: shadow stacks and SGX appear only as error code bits; no KVM, kprobes, mmiotrace or errata (such as
+prefetches that fault), and no exception table of the vdso; the processor has SMAP and SMEP. The accessed bits are
+set when the whole access is allowed. A signal is the function's result, not delivered.
 """
 
 from __future__ import annotations
@@ -490,17 +491,24 @@ def spurious_kernel_fault(m: Machine, error_code: int, address: int) -> bool:
         return False
     if m.init_mm is None:
         return False
-    ptep, _level = pg.lookup_address(m.init_mm, address)
+    ptep, level = pg.lookup_address(m.init_mm, address)
     if ptep is None or not ptep[0][ptep[1]] & 0x101:
         return False
-    entry = ptep[0][ptep[1]]
-    if error_code & X86_PF_WRITE and not pte_write(entry):
-        return False
-    return not (error_code & X86_PF_INSTR and not pte_exec(entry))
+    entries = [ptep[0][ptep[1]]]
+    if level == 1:  # the PMD entry above it must allow the access too
+        entries.append(pg.walk(m.init_mm, address)[-2][2])
+    return not any(
+        (error_code & X86_PF_WRITE and not pte_write(entry))
+        or (error_code & X86_PF_INSTR and not pte_exec(entry))
+        for entry in entries
+    )
 
 
 def page_fault_oops(m: Machine, regs: PtRegs, error_code: int, address: int) -> Oops:
     """Print the oops for a bad access by the kernel.
+
+    Simplified: kernel stacks have no guard pages, and neither EFI nor KFENCE is asked first; of the oops
+    itself only the lines about the fault are printed.
 
     Mirrors arch/x86/mm/fault.c:page_fault_oops().
     """
@@ -567,6 +575,8 @@ def do_sigbus(
     m: Machine, regs: PtRegs, error_code: int, address: int, fault: int
 ) -> SigBus | Fixup | Oops:
     """End a fault that the mapping's owner could not serve.
+
+    Simplified: no line about a process that memory corruption kills.
 
     Mirrors arch/x86/mm/fault.c:do_sigbus().
     """
@@ -644,7 +654,7 @@ def do_user_addr_fault(m: Machine, regs: PtRegs, error_code: int, address: int) 
         flags |= FAULT_FLAG_INSTRUCTION
     if regs.user_mode:
         flags |= FAULT_FLAG_USER
-    if is_vsyscall_vaddr(address) and emulate_vsyscall(error_code, regs, address):
+    if is_vsyscall_vaddr(address) and emulate_vsyscall(m, error_code, regs, address):
         _step(m, "do_user_addr_fault", "vsyscall emulated")
         return Handled()
     if flags & FAULT_FLAG_USER:
@@ -732,14 +742,17 @@ def _fault_done(m: Machine, regs: PtRegs, error_code: int, address: int, fault: 
     raise KernelBug(f"fault result {fault:#x} that do_user_addr_fault() does not know")
 
 
-def emulate_vsyscall(error_code: int, regs: PtRegs, address: int) -> bool:
-    """Tell whether a call into the vsyscall page is carried out (mode xonly, the default).
+def emulate_vsyscall(m: Machine, error_code: int, regs: PtRegs, address: int) -> bool:
+    """Tell whether a call into the vsyscall page is carried out: with vsyscall=xonly, not with none.
 
-    Simplified: the system call itself is not made.
+    Simplified: the system call itself is not made, nor its arguments or stack looked at. A call of no
+    entry ends as a fault with no mapping; the kernel forces SIGSEGV here.
 
     Mirrors arch/x86/entry/vsyscall/vsyscall_64.c:emulate_vsyscall().
     """
     if error_code & (X86_PF_WRITE | X86_PF_USER) != X86_PF_USER or address != regs.ip:
+        return False
+    if m.config.vsyscall == "none":
         return False
     return address & 0x3FF == 0 and (address - VSYSCALL_ADDR) >> 10 < 3
 
@@ -827,6 +840,9 @@ def dump_pagetable(mm: MmStruct | None, address: int) -> str:
 def show_fault_oops(m: Machine, regs: PtRegs, error_code: int, address: int) -> list[str]:
     """Return the first lines of an oops for a page fault.
 
+    Simplified: the user is root; no descriptor tables after an implicit access from user mode, and no
+    entry of a confidential guest's RMP table.
+
     Mirrors arch/x86/mm/fault.c:show_fault_oops().
     """
     mm: MmStruct | None = getattr(m.current, "mm", None) or m.init_mm
@@ -878,7 +894,8 @@ def describe_error_code(error_code: int, *, user_mode: bool = False) -> list[str
 def show_signal_msg(m: Machine, regs: PtRegs, error_code: int, address: int) -> str:
     """Return the line that a task's segmentation fault leaves in the log.
 
-    Simplified: every CPU is a core of socket 0.
+    Simplified: every CPU is a core of socket 0; no task handles the signal itself, the rate is not
+    limited, and the line with the code bytes does not follow.
 
     Mirrors arch/x86/mm/fault.c:show_signal_msg().
     """

@@ -234,8 +234,21 @@ def test_a_stale_kernel_entry_is_a_spurious_fault():
     assert isinstance(handle(m, X86_PF_PROT, base, user_mode=False), (Oops, Fixup))
 
 
-def test_vsyscall_is_called_but_not_read():
+def test_no_spurious_fault_where_the_pmd_takes_the_right_away():
+    """The leaf allows the write, the entry above it does not: the tables are wrong, not the TLB."""
     m = machine()
+    base = m.paging.layout.vmemmap_base + (1 << 30)
+    map_page(m.init_mm, base, 5, PAGE_KERNEL)
+    assert handle(m, X86_PF_WRITE | X86_PF_PROT, base, user_mode=False) == Handled()
+    table, i = f.hardware_walk(m.init_mm, base).entries[-2]
+    table[i] &= ~2
+    assert isinstance(handle(m, X86_PF_WRITE | X86_PF_PROT, base, user_mode=False), (Oops, Fixup))
+
+
+def test_vsyscall_is_called_but_not_read():
+    refused = touch(machine(), VSYSCALL_ADDR, "x")  # the reference kernel: vsyscall=none
+    assert isinstance(refused, SigSegv) and (refused.si_code, refused.error_code) == (1, 0x15)
+    m = machine(vsyscall="xonly")
     assert isinstance(touch(m, VSYSCALL_ADDR, "x"), Translation)
     result = touch(m, VSYSCALL_ADDR, "r")
     assert isinstance(result, SigSegv) and result.error_code & X86_PF_PROT

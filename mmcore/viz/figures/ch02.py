@@ -1639,6 +1639,7 @@ class _Task:
 
     def __init__(self, flags: int) -> None:
         self.flags, self.comm, self.pid, self.fatal_signal = flags, "app", 100, False
+        self.prio = 120
 
 
 class _Scenario:

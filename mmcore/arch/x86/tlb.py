@@ -6,8 +6,10 @@ Mirrors arch/x86/mm/tlb.c and arch/x86/include/asm/tlbflush.h.
 kernel's: which identifier (ASID) an address space gets on a CPU, and when a flush is needed.
 
 Simplified: one level of 64 entries by default, shared by code and data, with true LRU; no
-paging-structure caches and no speculation. Interrupts to other CPUs run at once. Not modelled: LAM,
-the speculation barriers at a switch, MMU notifiers.
+paging-structure caches and no speculation. Interrupts to other CPUs run at once, and a switch is one
+step, so that nobody sees a CPU between two address spaces. With page table isolation user and kernel
+mode share one tag. Not modelled: LAM, the LDT, the speculation barriers at a switch, MMU notifiers,
+the counters of CONFIG_DEBUG_TLBFLUSH.
 """
 
 from __future__ import annotations
@@ -205,7 +207,11 @@ class CpuTlbState:
     user_pcid_flush_mask: int = 0
     is_lazy: bool = False
     ctxs: list[TlbContext] = field(
-        default_factory=lambda: [TlbContext() for _ in range(TLB_NR_DYN_ASIDS)]
+        # Slot 0 holds init_mm from the start: initialize_tlbstate_and_flush().
+        default_factory=lambda: [
+            TlbContext(1, 1),
+            *(TlbContext() for _ in range(TLB_NR_DYN_ASIDS - 1)),
+        ]
     )
     tlb: Tlb = field(default_factory=Tlb)
     irq_tlb_count: int = 0
@@ -445,6 +451,8 @@ def flush_tlb_mm(mm: MmStruct) -> None:
 
 def flush_tlb_range(vma: VmAreaStruct, start: int, end: int) -> None:
     """Make every CPU forget a range of @vma.
+
+    Simplified: no hugetlb mappings, whose stride is their page's size.
 
     Mirrors arch/x86/include/asm/tlbflush.h:flush_tlb_range().
     """

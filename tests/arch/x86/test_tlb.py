@@ -226,6 +226,17 @@ def test_kernel_ranges_are_dropped_on_every_cpu(pages, left):
         assert len(tlb.cpu_tlbstate(m, cpu).tlb) == left
 
 
+def test_the_kernels_own_tables_hold_slot_0_from_the_start():
+    """The first task gets ASID 1; back to init_mm means ASID 0, with nothing to flush."""
+    m = bare_zone(4096).machine
+    task = spawn(m, "task")
+    state = tlb.cpu_tlbstate(m)
+    assert (state.loaded_mm, state.loaded_mm_asid) == (task.mm, 1)
+    with m.trace.record("tlb:tlb_flush") as log:
+        tlb.switch_mm_irqs_off(m, None)
+    assert state.loaded_mm_asid == 0 and [e.fields["pages"] for e in log] == [0]
+
+
 def test_the_checker_finds_a_stale_entry():
     from mmcore.arch.x86.pgtable import unmap_range
     from mmcore.errors import KernelBug

@@ -147,16 +147,20 @@ class AllocContext:
 
 @dataclass(slots=True, eq=False)
 class OomControl:
-    """``struct oom_control``: what the allocator tells out_of_memory().
+    """``struct oom_control``: what the allocator tells out_of_memory(), and what that finds.
 
     Mirrors include/linux/oom.h:oom_control.
     """
 
-    zonelist: Zonelist
+    zonelist: Zonelist | None
     nodemask: int | None
     gfp_mask: int
     order: int
     memcg: Any = None
+    totalpages: int = 0
+    chosen: Any = None
+    chosen_points: int = 0
+    constraint: int = 0
 
 
 def __find_buddy_pfn(page_pfn: int, order: int) -> int:

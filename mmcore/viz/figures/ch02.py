@@ -1634,14 +1634,6 @@ STATIONS: tuple[tuple[str, str], ...] = (
 )
 
 
-class _Task:
-    """A task as the allocator sees it."""
-
-    def __init__(self, flags: int) -> None:
-        self.flags, self.comm, self.pid, self.fatal_signal = flags, "app", 100, False
-        self.prio = 120
-
-
 class _Scenario:
     """A small zone in trouble, and what reclaim, compaction and the OOM killer can do about it."""
 
@@ -1662,7 +1654,8 @@ class _Scenario:
             low = min_wmark_pages(self.zone) * 45 // 100
             while self.zone.vm_stat[NR_FREE_PAGES] - 4 >= low:
                 self.held.append(_smallest(self.zone, 2))
-        m.current = _Task(PF_MEMALLOC if p.task == "memalloc" else 0)
+        m.init_task.comm, m.init_task.pid = "app", 100
+        m.init_task.flags = PF_MEMALLOC if p.task == "memalloc" else 0
         m.hooks.try_to_free_pages = self.reclaim
         m.hooks.try_to_compact_pages = self.compact
         m.hooks.out_of_memory = self.oom

@@ -26,7 +26,7 @@ from typing import Any
 from mmcore.errors import KernelBug, UsageError
 from mmcore.machine import Machine
 from mmcore.mm import page_alloc, vmstat
-from mmcore.mm.internal import buddy_order
+from mmcore.mm.internal import DEFAULT_PRIO, MAX_RT_PRIO, buddy_order
 from mmcore.mm.mm_types import LargeFolio, Page, folio_order
 from mmcore.mm.mmzone import MAX_PAGE_ORDER, MIGRATE_MOVABLE, for_each_populated_zone
 from mmcore.mm.page_flags import PageBuddy, PG_lru
@@ -103,10 +103,22 @@ def snapshots(
 
     :raises UsageError: if the capture does not hold two snapshots
     """
+    parts = _parts(capture)
+    return snapshot.parse(parts[1]), snapshot.parse(parts[2])
+
+
+def _parts(capture: Capture) -> list[str]:
+    """Return what stands before the snapshots, and both of them."""
     parts = re.split(r"^SNAPSHOT \d+\n", capture.get("alloc") or "", flags=re.MULTILINE)
     if len(parts) != 3:
         raise UsageError(f"an alloctrace capture holds two snapshots; this one {len(parts) - 1}")
-    return snapshot.parse(parts[1]), snapshot.parse(parts[2])
+    return parts
+
+
+def _priority(head: str) -> int:
+    """Return ``task_struct.prio`` of the recorded task: a real-time one may go below the min mark."""
+    match = re.search(r"^policy=(?:fifo|rr) rt_priority=(\d{1,2})$", head, re.MULTILINE)
+    return MAX_RT_PRIO - 1 - int(match[1]) if match else DEFAULT_PRIO
 
 
 def differences(
@@ -291,6 +303,7 @@ def replay(capture: Capture) -> Replay:
     if not lines:
         raise UsageError("the trace has no allocator event between SNAP1-END and SNAP2-BEGIN")
     _let_counters_lag(m)
+    page_alloc.current_task(m).prio = _priority(_parts(capture)[0])
     result = Replay(m)
     with m.trace.record("kmem:mm_page_*") as log:
         for what, causes, expected in _steps(lines):

@@ -903,12 +903,12 @@ def compare(source: str | Path | Capture, comparisons: list[Comparison] | None =
 
 def _about(cap: Capture) -> str:
     """Return what a capture says of itself, up to its first colon, semicolon or bracket."""
-    text = cap.header.get("records")
+    text = cap.header.get("records", cap.header.get("what"))
     if not isinstance(text, str):
         found = [re.search(r"^# what: (.*)", s.text, re.MULTILINE) for s in cap.sections]
         text = next((m[1] for m in found if m), "")
     text = re.split(r"[:;(]", text)[0].strip().rstrip(".")
-    return text if len(text) <= 90 else text[:90].rpartition(" ")[0] + " ..."
+    return text if len(text) <= 52 else text[:52].rpartition(" ")[0] + " ..."
 
 
 def by_comparison(reports: list[Report]) -> list[dict[str, Any]]:
@@ -929,20 +929,21 @@ def by_capture(reports: list[Report]) -> list[dict[str, Any]]:
     """
     rows = []
     for report in reports:
-        row: dict[str, Any] = {"capture": short_name(report.name), "what it is": report.about}
         exact, shape = ([o for o in report.ran() if o.comparison.kind == k] for k in (EXACT, SHAPE))
-        values = [o.result for o in exact]
-        row["exact comparisons"] = _share(sum(o.outcome == "equal" for o in exact), len(exact))
-        row["values"] = _share(sum(r.equal for r in values), sum(r.total for r in values))
-        row["shape"] = _share(
-            sum(o.result.equal for o in shape), sum(o.result.total for o in shape)
-        )
+        outcome = "differs" if any(o.outcome == "differs" for o in exact) else "equal"
         if any(o.outcome == "damaged" for o in report.outcomes):
-            row["outcome"] = "damaged"
+            outcome = "damaged"
         elif not report.ran():
-            row["outcome"] = "not compared"
-        else:
-            row["outcome"] = "differs" if any(o.outcome == "differs" for o in exact) else "equal"
+            outcome = "not compared"
+        values, shapes = [o.result for o in exact], [o.result for o in shape]
+        row = {
+            "capture": short_name(report.name),
+            "outcome": outcome,
+            "exact": _share(sum(o.outcome == "equal" for o in exact), len(exact)),
+            "values": _share(sum(r.equal for r in values), sum(r.total for r in values)),
+            "shape": _share(sum(r.equal for r in shapes), sum(r.total for r in shapes)),
+            "what it is": report.about,
+        }
         rows.append(row)
     return rows
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -265,6 +266,36 @@ def test_truncated_and_overwritten_captures_never_raise(
     else:
         assert c.exit_status([report]) in (0, 1, 2)
         json.dumps(report.to_dict())
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(st.randoms(use_true_random=False), st.sampled_from(LIGHT))
+def test_the_order_of_sections_does_not_matter(random: Random, which: str) -> None:
+    text = text_of(f"n1-1g/{which}")
+    head, *sections = re.split(r"^(?==== )", text, flags=re.MULTILINE)
+    random.shuffle(sections)
+    rows = [(o.comparison.name, o.outcome, o.result.total) for o in run(text).outcomes]
+    shuffled = run(head + "".join(s.rstrip("\n") + "\n\n" for s in sections)).outcomes
+    assert [(o.comparison.name, o.outcome, o.result.total) for o in shuffled] == rows
+
+
+# ---- the tables of the scoreboard ----------------------------------------------------------------
+
+
+def test_a_row_for_each_capture_and_for_each_comparison() -> None:
+    good = run(text_of("n1-1g/physical"), "zones", "watermarks", "names")
+    bad = run(changed(text_of("n1-1g/physical"), "zoneinfo", r"^        low +(\d+)"), "watermarks")
+    none = run('# records: "a thing (in words): and more"\n\n=== a | b | rc=0\nc\n')
+    first, second, third = c.by_capture([good, bad, none])
+    assert first["outcome"] == "equal" and first["exact"] == "2/2" and first["shape"] == "395/395"
+    assert first["what it is"] == "physical memory as the kernel sees it right after ..."
+    assert second["outcome"] == "differs" and second["exact"] == "0/1"
+    assert second["values"] == "19/20" and second["shape"] == ""
+    assert third["outcome"] == "not compared" and third["what it is"] == "a thing"
+    rows = {row["comparison"]: row for row in c.by_comparison([good, bad, none])}
+    assert list(rows) == [comparison.name for comparison in c.COMPARISONS]
+    assert rows["watermarks"]["captures"] == 2 and rows["memblock"]["of"] == 0
+    assert (rows["watermarks"]["equal"], rows["watermarks"]["of"]) == (39, 40)
 
 
 # ---- the command ---------------------------------------------------------------------------------

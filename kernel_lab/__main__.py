@@ -55,22 +55,28 @@ def list_all() -> None:
         print(f"  {name:20} {machine.about}{again}")
 
 
-def get_kernel(root: Path | None, flavour: str) -> kernel.Kernel:
-    """Return the kernel under @root, or the one in the cache, fetched if it is not there yet."""
+def get_kernel(root: Path | None, flavour: str, release: str = "") -> kernel.Kernel:
+    """Return the kernel under @root, or the one in the cache, fetched if it is not there yet.
+
+    :param release: the one that a capture was made with, wanted if it can still be had
+    """
     if root is not None:
-        return kernel.find(root, flavour)
+        return kernel.find(root, flavour, release)
     try:
-        return kernel.find(CACHE / "kernel", flavour)
+        found = kernel.find(CACHE / "kernel", flavour, release)
+        if release in ("", found.release):
+            return found
     except LabError:
-        return fetch(flavour)
+        pass
+    return fetch(flavour, release)
 
 
-def fetch(flavour: str) -> kernel.Kernel:
+def fetch(flavour: str, release: str = "") -> kernel.Kernel:
     """Download a kernel into the cache."""
     require(["apt-get", "dpkg"])
     size = "34" if flavour == "cloud" else "107"
     print(f"fetching the {flavour} kernel by apt ({size} MB, not installed)", file=sys.stderr)
-    return kernel.fetch(CACHE / "kernel", flavour)
+    return kernel.fetch(CACHE / "kernel", flavour, release)
 
 
 def run_here(options: argparse.Namespace) -> int:
@@ -128,12 +134,12 @@ def check_all(options: argparse.Namespace) -> int:
     heads = {path: capture.header(text) for path, text in texts.items()}
     chosen = {path: experiment.load(head.get("experiment", "")) for path, head in heads.items()}
     require(run.programs_needed(list(chosen.values())))
-    flavours = [one.kernel for one in chosen.values()]
-    images = {flavour: get_kernel(options.kernel, flavour) for flavour in flavours}
     different = 0
     for path, text in texts.items():
         name = heads[path].get("topology", "")
-        result = run.run(chosen[path], name, images[chosen[path].kernel], CACHE)
+        release = str(heads[path].get("kernel_release", ""))
+        image = get_kernel(options.kernel, chosen[path].kernel, release)
+        result = run.run(chosen[path], name, image, CACHE)
         lines = run.differences(text, result.text)
         note = "" if run.topology(name).repeatable else " (several CPUs: not expected to be equal)"
         print(f"{path}: {'differs' + note if lines else 'the same, byte for byte'}")

@@ -52,11 +52,14 @@ def _release_key(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", release)]
 
 
-def newest(names: str, flavour: str = "cloud") -> str:
+def newest(names: str, flavour: str = "cloud", release: str = "") -> str:
     """Return the newest 6.12 image of a flavour among package names, one a line.
 
+    :param release: the one wanted, if it is among them
     :raises LabError: if there is none
     """
+    if release and f"linux-image-{release}-unsigned" in names.split():
+        return f"linux-image-{release}-unsigned"
     image = re.compile(rf"linux-image-6\.12\.\d+\+deb\d+-{FLAVOURS[flavour]}-unsigned")
     found = [line for line in names.split() if image.fullmatch(line)]
     if not found:
@@ -67,32 +70,34 @@ def newest(names: str, flavour: str = "cloud") -> str:
     return max(found, key=_release_key)
 
 
-def find(root: Path, flavour: str = "cloud") -> Kernel:
+def find(root: Path, flavour: str = "cloud", release: str = "") -> Kernel:
     """Return the newest kernel of a flavour unpacked under @root.
 
+    :param release: the one wanted, if it is among them
     :raises LabError: if there is none
     """
     releases = [path.name.removeprefix("vmlinuz-") for path in root.glob("boot/vmlinuz-*")]
-    release = re.compile(rf"[\d.]+\+deb\d+-{FLAVOURS[flavour]}")
-    found = [name for name in releases if release.fullmatch(name)]
+    wanted = re.compile(rf"[\d.]+\+deb\d+-{FLAVOURS[flavour]}")
+    found = [name for name in releases if wanted.fullmatch(name)]
     if not found:
         option = "" if flavour == "cloud" else f" {flavour}"
         raise LabError(
             f"no boot/vmlinuz-*-{FLAVOURS[flavour]} under {root}: "
             f"`python -m kernel_lab fetch{option}` gets one"
         )
-    return Kernel(root, max(found, key=_release_key))
+    return Kernel(root, release if release in found else max(found, key=_release_key))
 
 
-def fetch(root: Path, flavour: str = "cloud") -> Kernel:
+def fetch(root: Path, flavour: str = "cloud", release: str = "") -> Kernel:
     """Download the newest 6.12 kernel of a flavour and unpack it under @root; nothing is installed.
 
+    :param release: the one wanted, if apt still offers it
     :raises LabError: if apt does not offer or deliver it
     """
     names = subprocess.run(
         ["apt-cache", "pkgnames", "linux-image-6.12"], capture_output=True, text=True, check=False
     )
-    package = newest(names.stdout, flavour)
+    package = newest(names.stdout, flavour, release)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kernel-lab-") as folder:
         # As root, apt downloads as the user _apt, who must be able to write here.
@@ -108,7 +113,7 @@ def fetch(root: Path, flavour: str = "cloud") -> Kernel:
         if done.returncode or not debs:
             raise LabError(f"apt-get download {package} failed:\n{done.stderr.strip()}")
         subprocess.run(["dpkg", "-x", str(debs[0]), str(root)], check=True)
-    return find(root, flavour)
+    return find(root, flavour, release)
 
 
 def modules(kernel: Kernel, names: list[str]) -> list[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,25 @@ def run(experiment: Experiment, name: str, kernel: Kernel, cache: Path) -> Resul
     return Result(text, found, outcome.seconds)
 
 
+def _sections(text: str) -> dict[str, list[str]]:
+    """Return name -> lines of the sections and sources of a capture."""
+    parts = re.split(r"^=== ", text, flags=re.MULTILINE)[1:]
+    return {part.partition(" | ")[0]: part.rstrip("\n").split("\n") for part in parts}
+
+
+def _section_difference(name: str, old: list[str] | None, new: list[str] | None) -> str:
+    """Return in words how a section differs: how many lines, and the first of them."""
+    if old is None or new is None:
+        return f"section {name}: only {'now' if old is None else 'when recorded'}"
+    pairs = list(zip_longest(old, new, fillvalue="(no line)"))
+    where = [number for number, (a, b) in enumerate(pairs) if a != b]
+    a, b = pairs[where[0]]
+    return (
+        f"section {name}: {len(where)} of {len(pairs)} lines differ; the first, line {where[0]}:\n"
+        f"    recorded  {a[:160]}\n    now       {b[:160]}"
+    )
+
+
 def differences(recorded: str, again: str) -> list[str]:
     """Return in words how a second capture differs from a recorded one; nothing if it does not.
 
@@ -182,12 +202,11 @@ def differences(recorded: str, again: str) -> list[str]:
         versions = [p.get(package, "none") for p in packages]
         if versions[0] != versions[1]:
             out.append(f"package {package}: {versions[0]} when recorded, {versions[1]} now")
-    for key in old:
-        if key not in ("packages", capture.TIMING) and old[key] != new.get(key):
-            out.append(f"header {key}: {old[key]!r} when recorded, {new.get(key)!r} now")
-    parts = [re.split(r"^=== ", text, flags=re.MULTILINE)[1:] for text in (recorded, again)]
-    tables = [{part.partition(" | ")[0]: part for part in side} for side in parts]
-    for name in tables[0].keys() | tables[1].keys():
-        if tables[0].get(name) != tables[1].get(name):
-            out.append(f"section {name} differs")
-    return sorted(out, key=lambda line: ("package", "header", "section").index(line.split()[0]))
+    for key in {**old, **new}:
+        if key not in ("packages", capture.TIMING) and old.get(key) != new.get(key):
+            out.append(f"header {key}: {old.get(key)!r} when recorded, {new.get(key)!r} now")
+    before, now = _sections(recorded), _sections(again)
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            out.append(_section_difference(name, before.get(name), now.get(name)))
+    return out

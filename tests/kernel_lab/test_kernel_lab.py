@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -147,6 +148,8 @@ def test_the_newest_kernel_is_chosen_by_number() -> None:
     other = ["linux-image-6.12.200+deb12-amd64-unsigned", "linux-image-6.12.300+deb12-cloud-amd64"]
     assert kernel.newest("\n".join([*names, *other])) == names[1]
     assert kernel.newest("\n".join([*names, *other]), "full") == other[0]
+    assert kernel.newest("\n".join(names), "cloud", "6.12.20+deb12-cloud-amd64") == names[2]
+    assert kernel.newest("\n".join(names), "cloud", "6.12.21+deb12-cloud-amd64") == names[1]
     with pytest.raises(LabError, match="apt offers no"):
         kernel.newest("\n".join(other))
     with pytest.raises(LabError, match=r"apt offers no linux-image-6\.12\.\*-amd64-uns"):
@@ -184,7 +187,12 @@ def test_what_differs_is_named_packages_first() -> None:
     assert run.differences(text("1", "x"), text("1", "x")) == []
     assert run.differences(text("1", "x"), text("2", "y")) == [
         "package qemu-system-x86: 1 when recorded, 2 now",
-        "section a differs",
+        "section a: 1 of 2 lines differ; the first, line 1:\n    recorded  x\n    now       y",
+    ]
+    longer = text("1", "x\ny") + "\n=== b | b | rc=0\nz\n"
+    assert run.differences(text("1", "x"), longer) == [
+        "section a: 1 of 3 lines differ; the first, line 2:\n    recorded  (no line)\n    now       y",
+        "section b: only now",
     ]
 
 
@@ -247,6 +255,45 @@ def test_a_guest_that_fails_leaves_no_half_capture(
     assert says in capsys.readouterr().err
 
 
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, capsys) -> None:
+    """Ctrl-C while the guest is at work: no capture, no half of one, and no guest left running."""
+    # The signal reaches the lab while it waits for its child.
+    body = (
+        f'echo "@@BEGIN a cat a" >"$out"\necho $$ >{tmp_path}/pid\nkill -INT $PPID\nexec sleep 60\n'
+    )
+    assert command_line.main(fake_lab(tmp_path, monkeypatch, body)) == 130
+    assert "no capture was left unfinished" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_check_names_the_package_that_differs_and_what_changed(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    words = fake_lab(tmp_path, monkeypatch, GOOD)
+    monkeypatch.setattr(experiment, "FOLDER", tmp_path)
+    monkeypatch.setattr(run, "installed", lambda packages: {"busybox-static": "1:1.35"})
+    assert command_line.main(words) == 0
+    kept = str(tmp_path / "out" / "n1-128m" / "e.txt")
+    check = ["check", kept, *words[-2:]]
+    capsys.readouterr()
+    assert command_line.main(check) == 0
+    assert capsys.readouterr().out == f"{kept}: the same, byte for byte\n"
+    # Another busybox, which prints something else and makes another archive.
+    monkeypatch.setattr(run, "installed", lambda packages: {"busybox-static": "1:1.37"})
+    (tmp_path / "busybox").write_bytes(b"c")
+    program = tmp_path / "qemu"
+    program.write_text(program.read_text().replace("hello", "HELLO"))
+    assert command_line.main(check) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"{kept}: differs"
+    assert out[1] == "  package busybox-static: 1:1.35 when recorded, 1:1.37 now"
+    assert out[2].startswith("  header initrd_sha256: ")
+    assert out[3] == "  section a: 1 of 2 lines differ; the first, line 1:"
+    assert [line.split() for line in out[4:]] == [["recorded", "hello"], ["now", "HELLO"]]
+
+
 def test_an_experiment_on_this_kernel(tmp_path: Path) -> None:
     if any(needs.where(program) is None for program in here.NEEDED):
         pytest.skip("no gcc, static libc or setarch here")
@@ -280,6 +327,8 @@ def test_a_kernel_tree_without_a_kernel_says_how_to_get_one(tmp_path: Path) -> N
         (tmp_path / "boot").mkdir(exist_ok=True)
         (tmp_path / "boot" / f"vmlinuz-{release}").write_bytes(b"")
     assert kernel.find(tmp_path) == Kernel(tmp_path, RELEASE)
+    older = kernel.find(tmp_path, "cloud", "6.12.9+deb12-cloud-amd64")
+    assert older.release == "6.12.9+deb12-cloud-amd64"
     with pytest.raises(LabError, match="kernel_lab fetch full"):
         kernel.find(tmp_path, "full")
     (tmp_path / "boot" / "vmlinuz-6.12.200+deb12-amd64").write_bytes(b"")

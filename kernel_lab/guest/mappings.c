@@ -48,7 +48,7 @@ static int mappings(unsigned long from, unsigned long to, const char *title)
 			continue;
 		n++;
 		if (title)
-			printf("%s %d: %.48s\n", title, n, line);
+			printf("%s %d: %s\n", title, n, line);
 	}
 	return n;
 }
@@ -284,6 +284,7 @@ static void promises(void)
 int main(void)
 {
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+	mappings(0, -1, "at the start");
 	placement();
 	errors();
 	in_child(poor);

@@ -435,7 +435,8 @@ def pagetable_alloc(
 ) -> PageTable | None:
     """Allocate a zeroed table page; None when there is no memory.
 
-    With @ctor the page gets type "table" and is counted in NR_PAGETABLE.
+    With @ctor the page gets type "table" and is counted in NR_PAGETABLE. A P4D table is an ordinary
+    page, as p4d_alloc_one() takes it; the others ask for __GFP_COMP.
 
     Mirrors include/linux/mm.h:pagetable_alloc().
     """
@@ -444,7 +445,7 @@ def pagetable_alloc(
         return space.stub(level)
     from mmcore.mm import page_alloc
 
-    page = page_alloc.alloc_pages(m, gfp, 0)
+    page = page_alloc.alloc_pages(m, gfp if level == 4 else gfp | _gfp.__GFP_COMP, 0)
     if page is None:
         return None
     if ctor:
@@ -475,24 +476,24 @@ def pagetable_free(table: PageTable) -> None:
 def pgd_alloc(mm: MmStruct) -> PageTable | None:
     """Allocate the top-level table; its upper half is copied from the kernel's.
 
-    With page table isolation it is a pair of pages, the user's table behind the kernel's.
+    It is a pair of pages where the kernel is built with page table isolation; while that is on, the
+    user's table is the second of them, else nothing uses it.
 
     Mirrors arch/x86/mm/pgtable.c:pgd_alloc().
     """
     space = mm.tables
     m = space.machine
-    order = 1 if m is not None and pti_enabled(m) else 0
     pgd: PageTable | None
     if m is None:
         pgd = space.stub(mm.levels)
     else:
         from mmcore.mm import page_alloc
 
-        page = page_alloc.alloc_pages(m, GFP_PGTABLE_USER, order)
+        page = page_alloc.alloc_pages(m, GFP_PGTABLE_USER, pgd_allocation_order(m))
         pgd = None if page is None else space.new(page.pfn, mm.levels, page)
     if pgd is None:
         return None
-    if order:
+    if m is not None and pti_enabled(m):
         pgd.shadow = space.new(pgd.pfn + 1, mm.levels)
     mm.pgd = pgd
     if m is not None:
@@ -530,7 +531,16 @@ def pgd_free(mm: MmStruct, pgd: PageTable) -> None:
         return
     from mmcore.mm import page_alloc
 
-    getattr(page_alloc, "__free_pages")(pgd.page, 0 if pgd.shadow is None else 1)
+    assert m is not None
+    getattr(page_alloc, "__free_pages")(pgd.page, pgd_allocation_order(m))
+
+
+def pgd_allocation_order(m: Machine) -> int:
+    """Return PGD_ALLOCATION_ORDER, which is fixed when the kernel is built: 1, a pair of pages.
+
+    Mirrors arch/x86/include/asm/pgalloc.h:PGD_ALLOCATION_ORDER().
+    """
+    return 1 if m.config.MITIGATION_PAGE_TABLE_ISOLATION else 0
 
 
 def pti_enabled(m: Machine) -> bool:
@@ -703,7 +713,9 @@ def walk(mm: MmStruct, address: int) -> list[tuple[int, int, int]]:
 def lookup_address(mm: MmStruct, address: int) -> tuple[Ptep | None, int]:
     """Return a pointer to the leaf entry of @address and its level; (None, 0) if a table is missing.
 
-    The entry may be empty; it is the lowest level that exists.
+    The PTE may be empty. An entry above it that is neither empty nor present ends the search too.
+
+    Simplified: the rights of the levels together are not returned.
 
     Mirrors arch/x86/mm/pat/set_memory.c:lookup_address_in_pgd().
     """
@@ -717,7 +729,7 @@ def lookup_address(mm: MmStruct, address: int) -> tuple[Ptep | None, int]:
         if level == 1 or (entry & 128 and level < 4):
             return (table, index), level
         if not entry & 1:
-            return None, 0
+            return (None, 0) if pte_none(entry) else ((table, index), level)
         table = tables[(entry & 0xFFFFFFFFFF000) >> 12]
     return None, 0
 
@@ -754,7 +766,9 @@ def _descend(mm: MmStruct, address: int, level: int) -> Ptep | None:
         i = address >> LEVEL_SHIFT[lvl] & 511
         entry = table[i]
         if not entry & ~0x60:
-            child = pagetable_alloc(mm.tables, _table_gfp(mm), lvl - 1, ctor=lvl < 5)
+            kernel_pte = lvl == 2 and _table_gfp(mm) == GFP_PGTABLE_KERNEL  # pte_alloc_one_kernel()
+            ctor = lvl < 5 and not kernel_pte
+            child = pagetable_alloc(mm.tables, _table_gfp(mm), lvl - 1, ctor=ctor)
             if child is None:
                 return None
             if lvl < 5:
@@ -767,7 +781,7 @@ def _descend(mm: MmStruct, address: int, level: int) -> Ptep | None:
             table = child
         else:
             if entry & _PAGE_PSE:
-                if split_leaf(mm, (table, i), lvl) is None:
+                if split_leaf(mm, (table, i), lvl, address) is None:
                     return None
                 entry = table[i]
             table = tables[(entry & 0xFFFFFFFFFF000) >> 12]
@@ -775,8 +789,11 @@ def _descend(mm: MmStruct, address: int, level: int) -> Ptep | None:
     return table, address >> LEVEL_SHIFT[level] & 511
 
 
-def split_leaf(mm: MmStruct, entryp: Ptep, level: int) -> PageTable | None:
+def split_leaf(mm: MmStruct, entryp: Ptep, level: int, address: int) -> PageTable | None:
     """Replace a 2 MiB or 1 GiB leaf by a table of 512 smaller leaves with the same rights.
+
+    Of the kernel's leaves, as here, those of the direct map are counted; the tables of others are
+    made likewise, for the raw operations of this file.
 
     Returns the new table, None when there is no memory.
 
@@ -784,7 +801,9 @@ def split_leaf(mm: MmStruct, entryp: Ptep, level: int) -> PageTable | None:
     """
     table, i = entryp
     entry = table[i]
-    child = pagetable_alloc(mm.tables, _table_gfp(mm), level - 1)
+    m = mm.machine
+    kernel = m is not None and m.init_mm is mm
+    child = pagetable_alloc(mm.tables, _table_gfp(mm), level - 1, ctor=not kernel)
     if child is None:
         return None
     prot = entry & ~PTE_PFN_MASK & ~_PAGE_PSE | entry & 1 << 12
@@ -792,19 +811,36 @@ def split_leaf(mm: MmStruct, entryp: Ptep, level: int) -> PageTable | None:
     if level == 2:
         small, step = pfn_pte(pfn, pgprot_large_2_4k(prot)), PAGE_SIZE
     else:
-        small, step = pfn_pmd(pfn, prot | _PAGE_PSE), 1 << 21
+        small, step = pfn_pmd(pfn, prot | (_PAGE_PSE if entry & _PAGE_PRESENT else 0)), 1 << 21
     if not entry & _PAGE_PRESENT:
         step = -step
     for n in range(512):
         child[n] = small
         small += step
     mm.pgtables_bytes += PAGE_SIZE
-    m = mm.machine
-    kernel = m is not None and m.init_mm is mm
     table[i] = child.pfn << PAGE_SHIFT | (_KERNPG_TABLE if kernel else _PAGE_TABLE)
     if m is not None and kernel:
-        m.vm_event[DIRECT_MAP_LEVEL2_SPLIT if level == 2 else DIRECT_MAP_LEVEL3_SPLIT] += 1
+        _split_page_count(m, level, address, pfn)
+        from mmcore.arch.x86 import tlb
+
+        tlb.flush_tlb_kernel_range(m, 0, tlb.TLB_FLUSH_ALL)  # flush_tlb_all()
     return child
+
+
+def _split_page_count(m: Machine, level: int, address: int, pfn: int) -> None:
+    """Move a leaf of the direct map from its size to the next smaller one: split_page_count()."""
+    if (
+        address - m.page_offset_base >> LEVEL_SHIFT[level]
+        != pfn << PAGE_SHIFT >> LEVEL_SHIFT[level]
+    ):
+        return
+    if not m.direct_pages_count[level - 1]:
+        return
+    m.direct_pages_count[level - 1] -= 1
+    m.direct_pages_count[level - 2] += 512
+    m.vm_event[DIRECT_MAP_LEVEL2_SPLIT if level == 2 else DIRECT_MAP_LEVEL3_SPLIT] += 1
+    k4, m2, g1 = m.direct_pages_count
+    m.sysinfo.direct_kb = (k4 << 2, m2 << 11, g1 << 20)
 
 
 def _check_range(mm: MmStruct, address: int, nr_pages: int, align: int) -> None:
@@ -915,7 +951,7 @@ def _leaves(mm: MmStruct, address: int, nr_pages: int) -> Any:
                     yield table, i, i + 1, lvl
                     address += 1 << shift
                     break
-                if split_leaf(mm, (table, i), lvl) is None:
+                if split_leaf(mm, (table, i), lvl, address) is None:
                     yield None
                     return
                 entry = table[i]

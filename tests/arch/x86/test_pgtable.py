@@ -12,7 +12,7 @@ from mmcore.arch.x86.fault import GeneralProtection, PageFault, Translation, acc
 from mmcore.arch.x86.pgtable import *
 from mmcore.errors import KernelBug, UsageError
 from mmcore.kernel.fork import mm_alloc
-from mmcore.machine import Machine
+from mmcore.machine import Machine, bare_zone
 from mmcore.mm import memory, mmu_gather
 from mmcore.mm.mm import VM_READ, VM_SHARED, VM_WRITE
 
@@ -340,3 +340,46 @@ Tables.TestCase.settings = settings(
     max_examples=40, stateful_step_count=25, deadline=None, derandomize=True
 )
 TestTables = Tables.TestCase
+
+
+def test_tables_are_allocated_as_the_recorded_kernel_does():
+    """In the recorded traces a PGD is order 1 without __GFP_COMP, every other table order 0 with it."""
+    from mmcore.arch.x86.fault import touch
+    from mmcore.kernel.fork import do_exit, spawn
+    from mmcore.mm.gfp import gfp_str
+    from mmcore.mm.mmap import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, do_mmap
+
+    m = bare_zone(4096).machine
+    m.transparent_hugepage_enabled = "never"
+    spawn(m, "first")  # with what is made once per machine
+    with m.trace.record("kmem:mm_page_alloc", "kmem:mm_page_free") as log:
+        task = spawn(m, "task")
+        address = do_mmap(
+            task.mm, None, 0x200000000000, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS
+        )
+        touch(m, address, "r")
+        do_exit(task)
+    allocs = [e.fields for e in log if e.name == "kmem:mm_page_alloc"]
+    seen = [(f["order"], gfp_str(f["gfp_flags"])) for f in allocs]
+    assert seen[0] == (1, "GFP_KERNEL_ACCOUNT|__GFP_ZERO")
+    assert seen[1:] == [(0, "GFP_KERNEL_ACCOUNT|__GFP_COMP|__GFP_ZERO")] * 3
+    freed = [e.fields["order"] for e in log if e.name == "kmem:mm_page_free"]
+    assert sorted(freed) == [0, 0, 0, 1]
+
+
+def test_a_split_leaf_of_the_direct_map_is_counted_and_its_table_is_not():
+    from mmcore.arch.x86.init_64 import init_kernel_tables
+    from mmcore.mm.vmstat import DIRECT_MAP_LEVEL2_SPLIT, NR_PAGETABLE
+
+    m = Machine.boot("256M")
+    init = init_kernel_tables(m)
+    pgdat = m.node_data[0]
+    k4, m2, g1 = m.direct_pages_count
+    tables = pgdat.vm_stat[NR_PAGETABLE]
+    address = m.page_offset_base + (64 << 20)
+    protect_range(init, address, 1, PAGE_KERNEL_RO)
+    assert m.direct_pages_count == [k4 + 512, m2 - 1, g1]
+    assert m.sysinfo.direct_kb == ((k4 + 512) * 4, (m2 - 1) * 2048, g1 << 20)
+    assert m.vm_event[DIRECT_MAP_LEVEL2_SPLIT] == 1 and pgdat.vm_stat[NR_PAGETABLE] == tables
+    entry = walk(init, address)[-2][2]
+    assert entry & 0xFFF == 0x063 and pte_pfn(walk(init, address)[-1][2]) == 64 << 8

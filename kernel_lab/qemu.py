@@ -8,6 +8,7 @@ a second serial port, which needs no answer from QEMU's own threads as a virtio 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -95,8 +96,16 @@ def run(
     start = time.monotonic()
     timed_out = False
     with open(folder / "errors.txt", "wb") as errors:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=errors)
+        # Ctrl-C must not come between the start of the guest and the block that stops it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
+        )
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             while process.poll() is None:
                 seconds = time.monotonic() - start
                 if seconds > timeout:

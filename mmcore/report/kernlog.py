@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["MAX_LINE", "LogLine", "logical_lines", "split_prefix"]
+__all__ = ["MAX_LINE", "LogLine", "logical_lines", "numbered_lines", "split_prefix"]
 
 #: What is read of one line. The kernel's own lines are at most 1,024 bytes, most of them far less.
 MAX_LINE = 4096
@@ -102,6 +102,19 @@ def _joins(line: LogLine, stamp: str, text: str) -> str | None:
         if re.fullmatch(rf"{_VALUE}|{_BLOCK}", together):
             return ""
     return " " if _REST.match(rest) else None
+
+
+_NOT_EMPTY = re.compile(r"[^\n]+")
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not empty, each as far as it is read, with their numbers from 1."""
+    number, at = 1, 0
+    for match in _NOT_EMPTY.finditer(text):
+        begin = match.start()
+        number += text.count("\n", at, begin)
+        at = begin
+        yield number, text[begin : min(match.end(), begin + MAX_LINE)]
 
 
 def _raw_lines(text: str, start: int) -> Iterator[str]:

@@ -155,7 +155,8 @@ def _combined(flags: dict[str, int], nowait_nowarn: bool = False) -> dict[str, i
         del out["GFP_KERNEL_ACCOUNT"]
     if "COLD" in f:
         out["GFP_TEMPORARY"] = reclaim | f["IO"] | f["FS"] | f["RECLAIMABLE"]
-    return {name: bits for name, bits in out.items() if bits}
+    known = [(name, bits) for name, bits in out.items() if bits]
+    return dict(sorted(known, key=lambda pair: -pair[1].bit_count()))
 
 
 _LOW_OLD = (

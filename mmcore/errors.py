@@ -20,6 +20,7 @@ __all__ = [
     "EINTR",
     "EINVAL",
     "EIO",
+    "EMLINK",
     "ENODEV",
     "ENOENT",
     "ENOMEM",
@@ -27,10 +28,12 @@ __all__ = [
     "ENOSYS",
     "ENOTSUPP",
     "EOPNOTSUPP",
+    "EOVERFLOW",
     "EPERM",
     "ERANGE",
     "ERRNO_NAMES",
     "ESRCH",
+    "ETXTBSY",
     "BadPage",
     "KernelBug",
     "MMError",
@@ -54,9 +57,12 @@ EBUSY = 16
 EEXIST = 17
 ENODEV = 19
 EINVAL = 22
+ETXTBSY = 26
 ENOSPC = 28
+EMLINK = 31
 ERANGE = 34
 ENOSYS = 38
+EOVERFLOW = 75
 EOPNOTSUPP = 95
 ENOTSUPP = 524
 

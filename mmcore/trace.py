@@ -66,10 +66,28 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
     "exceptions:page_fault_kernel": ("address", "ip", "error_code"),
     # include/trace/events/tlb.h
     "tlb:tlb_flush": ("reason", "pages"),
+    # include/trace/events/mmap.h
+    "mmap:vm_unmapped_area": (
+        "addr",
+        "err",
+        "total_vm",
+        "flags",
+        "length",
+        "low_limit",
+        "high_limit",
+        "align_mask",
+        "align_offset",
+    ),
+    "mmap:vma_mas_szero": ("mt", "start", "end"),
+    "mmap:vma_store": ("mt", "vma", "vm_start", "vm_end"),
+    "mmap:exit_mmap": ("mt",),
     # The model's own: steps for which the kernel has no tracepoint.
     # arch/x86/mm/fault.c, mm/memory.c: a decision, its outcome, and the locks held then
     "model:fault_step": ("function", "step", "lock"),
     "model:warn": ("text",),
+    # mm/vma.c: with which neighbours a range is merged ("left", "right", "both" or "none"), and splits
+    "model:vma_merge": ("start", "end", "merged"),
+    "model:vma_split": ("vm_start", "vm_end", "addr"),
     # mm/page_alloc.c: free lists; "to_tail" tells which end of the list got the block
     "model:buddy_merge": ("pfn", "buddy_pfn", "order", "migratetype"),
     "model:buddy_split": ("pfn", "order", "migratetype"),

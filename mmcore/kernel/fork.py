@@ -3,7 +3,7 @@
 Mirrors parts of kernel/fork.c, kernel/exit.c and kernel/sched/core.c.
 
 Simplified: a task is what memory management looks at; there is no scheduler, `switch_to()` says who
-runs. Copying a VMA keeps its anon_vma (chapter 5 has the chains).
+runs.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ from dataclasses import dataclass, field
 
 from mmcore.arch.x86 import pgtable as pg
 from mmcore.arch.x86 import tlb
+from mmcore.arch.x86.mmap import PF_RANDOMIZE, arch_pick_mmap_layout
 from mmcore.errors import ENOMEM, UsageError
+from mmcore.lib.maple_tree import mt_dup, mt_leaves
 from mmcore.machine import Machine
-from mmcore.mm import memory
+from mmcore.mm import filemap, memory, mmap, rmap, util
 from mmcore.mm import vma as vma_
 from mmcore.mm.internal import DEFAULT_PRIO
 from mmcore.mm.mm import (
+    MMF_HAS_MDWE,
+    MMF_HAS_MDWE_NO_INHERIT,
+    MMF_INIT_MASK,
+    MMF_UNSTABLE,
+    VM_ACCOUNT,
     VM_DONTCOPY,
     VM_LOCKED_MASK,
-    VM_SHARED,
     VM_WIPEONFORK,
     MmStruct,
+    VmAreaStruct,
     mmap_write_lock,
     mmap_write_unlock,
     vma_pages,
@@ -67,6 +74,9 @@ class TaskStruct:
     fatal_signal: bool = False
     signal_pending: bool = False
     pkru: int = 0
+    personality: int = 0
+    rlim: dict[int, tuple[int, int]] = field(default_factory=lambda: dict(util.INIT_RLIMITS))
+    cap_effective: int = util.CAP_FULL_SET
     children: list[TaskStruct] = field(default_factory=list, repr=False)
 
 
@@ -92,12 +102,13 @@ def mm_alloc(m: Machine | None = None, levels: int | None = None) -> MmStruct | 
         tables = m.paging.tables
     mm = MmStruct(m, None, tables, levels)  # type: ignore[arg-type]
     mm.task_size = pg.task_size_max(levels)
-    mm.mmap_base = 0x7FFFF7FFF000
     if m is not None:
+        mm.sys = m.paging
         mm.mm_id = m.paging.next_mm_id
         m.paging.next_mm_id += 1
         m.paging.last_mm_ctx_id += 1
         mm.context.ctx_id = m.paging.last_mm_ctx_id
+    arch_pick_mmap_layout(mm)
     return None if pg.pgd_alloc(mm) is None else mm
 
 
@@ -139,30 +150,85 @@ def dup_mmap(mm: MmStruct, oldmm: MmStruct) -> int:
 
     Mirrors kernel/fork.c:dup_mmap().
     """
-    ret = 0
     mmap_write_lock(oldmm)
     mmap_write_lock(mm)
-    for mpnt in oldmm.mm_mt:
-        vma_start_write(mpnt)
-        if mpnt.vm_flags & VM_DONTCOPY:
-            continue
-        tmp = vma_.vm_area_dup(mpnt)
-        tmp.vm_mm = mm
-        tmp.vm_flags &= ~VM_LOCKED_MASK
-        if tmp.vm_flags & VM_WIPEONFORK:
-            tmp.anon_vma = None
-        vma_.vma_link(mm, tmp)
-        vma_.vm_stat_account(mm, tmp.vm_flags, vma_pages(tmp))
-        if tmp.vm_file is not None and tmp.vm_flags & VM_SHARED:
-            tmp.vm_file.f_mapping.i_mmap_writable += 1
-        if not tmp.vm_flags & VM_WIPEONFORK:
-            ret = memory.copy_page_range(tmp, mpnt)
-        if ret:
-            break
+    mm.total_vm, mm.data_vm = oldmm.total_vm, oldmm.data_vm
+    mm.exec_vm, mm.stack_vm = oldmm.exec_vm, oldmm.stack_vm
+    mm.mm_mt = mt_dup(oldmm.mm_mt)
+    gone: list[VmAreaStruct] = []
+    ret = 0
+    for leaf in mt_leaves(mm.mm_mt):
+        for i, mpnt in enumerate(leaf.slots):
+            if mpnt is None:
+                continue
+            tmp = mpnt if ret else _dup_vma(mm, mpnt)
+            if isinstance(tmp, int):
+                ret, tmp = tmp, mpnt
+            if tmp is mpnt:  # VM_DONTCOPY, or no memory for this one and the rest
+                gone.append(mpnt)
+                continue
+            leaf.slots[i] = tmp
+            if not tmp.vm_flags & VM_WIPEONFORK:
+                ret = memory.copy_page_range(tmp, mpnt)
+    for mpnt in gone:
+        mm.mm_mt.store(mpnt.vm_start, mpnt.vm_end - 1, None)
+    if ret:
+        mm.flags |= 1 << MMF_UNSTABLE
     mmap_write_unlock(mm)
     tlb.flush_tlb_mm(oldmm)
     mmap_write_unlock(oldmm)
     return ret
+
+
+def _dup_vma(mm: MmStruct, mpnt: VmAreaStruct) -> VmAreaStruct | int:
+    """Copy one VMA of the parent for the child: the copy, @mpnt itself to skip it, or -ENOMEM."""
+    vma_start_write(mpnt)
+    pages = vma_pages(mpnt)
+    if mpnt.vm_flags & VM_DONTCOPY:
+        vma_.vm_stat_account(mm, mpnt.vm_flags, -pages)
+        return mpnt
+    if mpnt.vm_flags & VM_ACCOUNT and util.vm_enough_memory(mpnt.vm_mm, pages):
+        return -ENOMEM
+    tmp = vma_.vm_area_dup(mpnt)
+    tmp.vm_mm = mm
+    if tmp.vm_flags & VM_WIPEONFORK:
+        tmp.anon_vma = None
+    else:
+        rmap.anon_vma_fork(tmp, mpnt)
+    tmp.vm_flags &= ~VM_LOCKED_MASK
+    mm.map_count += 1
+    if tmp.vm_ops is not None and tmp.vm_ops.open is not None:
+        tmp.vm_ops.open(tmp)
+    if tmp.vm_file is not None:
+        filemap.get_file(tmp.vm_file)
+        vma_.vma_link_file(tmp)
+    return tmp
+
+
+#: Where things are, which the child has at the same addresses.
+_COPIED = (
+    "start_code",
+    "end_code",
+    "start_data",
+    "end_data",
+    "start_brk",
+    "brk",
+    "start_stack",
+    "arg_start",
+    "arg_end",
+    "env_start",
+    "env_end",
+)
+
+
+def mmf_init_flags(flags: int) -> int:
+    """Return those of an address space's flags that a child inherits.
+
+    Mirrors include/linux/sched/coredump.h:mmf_init_flags().
+    """
+    if flags >> MMF_HAS_MDWE_NO_INHERIT & 1:
+        flags &= ~(1 << MMF_HAS_MDWE | 1 << MMF_HAS_MDWE_NO_INHERIT)
+    return flags & MMF_INIT_MASK
 
 
 def dup_mm(m: Machine, oldmm: MmStruct) -> MmStruct | None:
@@ -173,9 +239,11 @@ def dup_mm(m: Machine, oldmm: MmStruct) -> MmStruct | None:
     mm = mm_alloc(m, oldmm.levels)
     if mm is None:
         return None
-    mm.flags, mm.def_flags = oldmm.flags, oldmm.def_flags
-    mm.mmap_base, mm.task_size = oldmm.mmap_base, oldmm.task_size
-    mm.forbids_zeropage = oldmm.forbids_zeropage
+    mm.flags = mmf_init_flags(oldmm.flags)
+    mm.mmap_base, mm.mmap_legacy_base = oldmm.mmap_base, oldmm.mmap_legacy_base
+    mm.task_size, mm.forbids_zeropage = oldmm.task_size, oldmm.forbids_zeropage
+    for name in _COPIED:
+        setattr(mm, name, getattr(oldmm, name))
     if dup_mmap(mm, oldmm):
         mmput(mm)
         return None
@@ -202,6 +270,9 @@ def kernel_clone(task: TaskStruct, *, vm: bool = False) -> TaskStruct | int:
     pid = m.paging.next_pid
     m.paging.next_pid += 1
     child = TaskStruct(m, pid, task.comm, mm, mm, pkru=task.pkru)
+    child.flags = task.flags & PF_RANDOMIZE
+    child.personality, child.cap_effective = task.personality, task.cap_effective
+    child.rlim = dict(task.rlim)
     task.children.append(child)
     return child
 
@@ -214,7 +285,7 @@ def mmput(mm: MmStruct) -> None:
     mm.mm_users -= 1
     if mm.mm_users:
         return
-    memory.exit_mmap(mm)
+    mmap.exit_mmap(mm)
     memory.mm_put_huge_zero_folio(mm)
     m = mm.machine
     if m is not None:

@@ -9,13 +9,14 @@ its adaptive part is chapter 11's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmcore.arch.x86 import pgtable as pg
 from mmcore.arch.x86.pgtable import pmd_none, pmd_trans_huge, pte_none, pte_unmap_unlock
 from mmcore.config import PAGE_SHIFT
-from mmcore.errors import UsageError
+from mmcore.errors import KernelBug, UsageError
 from mmcore.mm import gfp as gfp_
 from mmcore.mm import memory, page_alloc, swap
 from mmcore.mm.mm import (
@@ -28,6 +29,7 @@ from mmcore.mm.mm import (
     VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_RAND_READ,
+    VmAreaStruct,
     VmFault,
     VmOperationsStruct,
     add_mm_counter,
@@ -55,7 +57,10 @@ __all__ = [
     "filemap_fault",
     "filemap_map_pages",
     "filemap_remove_folio",
+    "fput",
     "generic_file_vm_ops",
+    "get_file",
+    "mmap_file",
     "populate",
     "truncate_setsize",
 ]
@@ -73,6 +78,15 @@ class AddressSpace:
     :ivar i_pages: page index -> folio; what is not there is not cached
     :ivar swapbacked: memory of shmem or tmpfs, whose "disk" is swap
     :ivar ra_pages: pages that one readahead reads (128 KiB by default)
+    :ivar i_mmap: the VMAs that map it, in order of insertion (an interval tree in the kernel)
+    :ivar i_mmap_writable: shared mappings that may write to it; negative: none may be made
+    :ivar i_ino, s_dev: what /proc/PID/maps shows of its inode: number, (major, minor)
+    :ivar seals: F_SEAL_ bits of a memfd
+    :ivar acct_size: bytes promised for it when it was made (shared anonymous memory)
+    :ivar acct_blocks: its pages are promised one by one (shmem with VM_NORESERVE)
+    :ivar can_writeback: there is a disk behind it, so that writes to shared pages must be seen
+    :ivar swapfile, append_only: S_SWAPFILE, S_APPEND
+    :ivar get_unmapped_area: how it chooses addresses, if it has a way of its own
 
     Mirrors include/linux/fs.h:address_space.
     """
@@ -83,8 +97,18 @@ class AddressSpace:
     i_pages: dict[int, Folio] = field(default_factory=dict, repr=False)
     gfp_mask: int = gfp_.GFP_HIGHUSER_MOVABLE
     ra_pages: int = 32
+    i_mmap: dict[VmAreaStruct, None] = field(default_factory=dict, repr=False)
     i_mmap_writable: int = 0
     read_errors: dict[int, int] = field(default_factory=dict, repr=False)  # index -> -errno
+    i_ino: int = 0
+    s_dev: tuple[int, int] = (0, 0)
+    seals: int = 0
+    acct_size: int = 0
+    acct_blocks: bool = False
+    can_writeback: bool = False
+    swapfile: bool = False
+    append_only: bool = False
+    get_unmapped_area: Callable[..., int] | None = field(default=None, repr=False)
 
     @property
     def nrpages(self) -> int:
@@ -96,12 +120,61 @@ class AddressSpace:
 class File:
     """``struct file``: an open file.
 
+    :ivar writable, readable: how it was opened (FMODE_WRITE, FMODE_READ)
+    :ivar noexec: it is on a file system mounted noexec
+    :ivar can_mmap: its file system can map files
+    :ivar f_path: what /proc/PID/maps shows
+    :ivar f_count: references: whoever opened it, and each VMA
+
     Mirrors include/linux/fs.h:file.
     """
 
     f_mapping: AddressSpace
     writable: bool = True
     mmap_miss: int = 0  # f_ra.mmap_miss
+    readable: bool = True
+    noexec: bool = False
+    can_mmap: bool = True
+    f_path: str = ""
+    f_count: int = 1
+
+
+def get_file(file: File) -> File:
+    """Take a reference.
+
+    Mirrors include/linux/fs.h:get_file().
+    """
+    file.f_count += 1
+    return file
+
+
+def fput(m: Machine | None, file: File) -> None:
+    """Drop a reference; memory that only this file stood for goes with the last.
+
+    Simplified: the inode of shared memory goes with its file, others stay.
+
+    Mirrors fs/file_table.c:fput().
+    """
+    from mmcore.mm import shmem
+
+    file.f_count -= 1
+    if file.f_count < 0:
+        raise KernelBug(f"{file!r} is put more often than it was got")
+    if not file.f_count and file.f_mapping.swapbacked and m is not None:
+        shmem.shmem_evict_inode(m, file.f_mapping)
+
+
+def mmap_file(file: File, vma: VmAreaStruct) -> int:
+    """Let the file system prepare a new mapping (``->mmap()``): 0 or -errno.
+
+    Mirrors mm/internal.h:mmap_file().
+    """
+    from mmcore.mm import shmem
+
+    if file.f_mapping.swapbacked:
+        return shmem.shmem_mmap(file, vma)
+    vma.vm_ops = generic_file_vm_ops
+    return 0
 
 
 def _max_index(mapping: AddressSpace) -> int:
@@ -141,6 +214,10 @@ def filemap_remove_folio(mapping: AddressSpace, folio: Folio) -> None:
     if folio.flags >> PG_swapbacked & 1:
         folio.zone.zone_pgdat.vm_stat[NR_SHMEM] -= 1
     folio.flags &= ~(1 << PG_dirty)
+    if mapping.acct_blocks:
+        from mmcore.mm import shmem
+
+        shmem.shmem_unacct(folio.zone.machine, 1)
     swap.folio_put(folio)
 
 

@@ -42,6 +42,7 @@ from mmcore.mm.mm import (
     FAULT_FLAG_UNSHARE,
     FAULT_FLAG_WRITE,
     MM_ANONPAGES,
+    MMF_TOPDOWN,
     VM_FAULT_FALLBACK,
     VM_FAULT_OOM,
     VM_GROWSDOWN,
@@ -50,6 +51,7 @@ from mmcore.mm.mm import (
     VM_RAND_READ,
     VM_SEQ_READ,
     VM_SHARED,
+    VM_SOFTDIRTY,
     VM_WRITE,
     MmStruct,
     VmAreaStruct,
@@ -76,6 +78,8 @@ if TYPE_CHECKING:
 __all__ = [
     "HPAGE_PMD_NR",
     "PMD_ORDER",
+    "PMD_SIZE",
+    "change_huge_pmd",
     "copy_huge_pmd",
     "create_huge_pmd",
     "do_huge_pmd_anonymous_page",
@@ -83,10 +87,14 @@ __all__ = [
     "huge_pmd_set_accessed",
     "mm_get_huge_zero_folio",
     "mm_put_huge_zero_folio",
+    "move_huge_pmd",
     "split_huge_pmd",
+    "split_huge_pmd_address",
+    "thp_get_unmapped_area_vmflags",
     "thp_vma_allowable_orders",
     "thp_vma_suitable_order",
     "thp_vma_suitable_orders",
+    "vma_adjust_trans_huge",
     "vma_thp_gfp_mask",
     "zap_huge_pmd",
 ]
@@ -212,7 +220,7 @@ def is_huge_zero_pmd(m: Machine, pmd: int) -> bool:
     Mirrors include/linux/huge_mm.h:is_huge_zero_pmd().
     """
     folio = m.paging.huge_zero_folio
-    return folio is not None and pmd & 1 == 1 and pmd_pfn(pmd) == folio.pfn
+    return folio is not None and pg.pmd_present(pmd) and pmd_pfn(pmd) == folio.pfn
 
 
 def _key(pmd: Ptep) -> tuple[int, int]:
@@ -460,3 +468,134 @@ def copy_huge_pmd(
         pmd = pte_mkclean(pmd)
     _deposit_and_set(dst_mm, dst_pmd, table, pte_mkold(pmd))
     return 0
+
+
+# --- what VMA operations need -----------------------------------------------------------------
+
+
+def split_huge_pmd_address(vma: VmAreaStruct, address: int) -> None:
+    """Split the huge mapping at @address if there is one.
+
+    Mirrors mm/huge_memory.c:split_huge_pmd_address().
+    """
+    ptep, level = pg.lookup_address(vma.vm_mm, address)
+    if ptep is not None and level == 2:
+        split_huge_pmd(vma, ptep, address)
+
+
+def split_huge_pmd_if_needed(vma: VmAreaStruct, address: int) -> None:
+    """Split the huge mapping that a border at @address would cut.
+
+    Mirrors mm/huge_memory.c:split_huge_pmd_if_needed().
+    """
+    start = address & -PMD_SIZE
+    if start != address and vma.vm_start <= start and start + PMD_SIZE <= vma.vm_end:
+        split_huge_pmd_address(vma, address)
+
+
+def vma_adjust_trans_huge(vma: VmAreaStruct, start: int, end: int, adjust_next: int) -> None:
+    """Split huge mappings that the new borders of @vma, and of the VMA behind it, cut.
+
+    Mirrors mm/huge_memory.c:vma_adjust_trans_huge().
+    """
+    split_huge_pmd_if_needed(vma, start)
+    split_huge_pmd_if_needed(vma, end)
+    if adjust_next > 0:
+        following = vma.vm_mm.mm_mt.find(vma.vm_end)
+        if following is not None:
+            split_huge_pmd_if_needed(following, following.vm_start + adjust_next)
+
+
+def can_change_pmd_writable(vma: VmAreaStruct, pmd: int) -> bool:
+    """Tell whether @pmd can be writable at once, because a write fault would make it so.
+
+    Mirrors mm/huge_memory.c:can_change_pmd_writable().
+    """
+    if not vma.vm_flags & VM_WRITE or pg.pte_protnone(pmd):
+        return False
+    if not vma.vm_flags & VM_SOFTDIRTY and not pte_soft_dirty(pmd):
+        return False
+    m = _machine(vma.vm_mm)
+    if vma.vm_flags & VM_SHARED:
+        return pte_dirty(pmd)
+    return not is_huge_zero_pmd(m, pmd) and rmap.PageAnonExclusive(pfn_to_page(m, pmd_pfn(pmd)))
+
+
+def change_huge_pmd(
+    tlb: MmuGather, vma: VmAreaStruct, pmd: Ptep, addr: int, try_writable: bool
+) -> int:
+    """Give a huge mapping the protection of @vma: 512, the number of pages.
+
+    Simplified: no NUMA hinting, no userfaultfd, no migration entries.
+
+    Mirrors mm/huge_memory.c:change_huge_pmd().
+    """
+    table, i = pmd
+    old = table[i]
+    entry = pg.pmd_modify(old, vma.vm_page_prot)
+    if try_writable and not pte_write(entry) and can_change_pmd_writable(vma, entry):
+        entry = pte_mkwrite(entry, vma)
+    table[i] = entry
+    if tlb_.pte_needs_flush(old, entry):
+        mmu_gather.tlb_flush_pmd_range(tlb, addr, PMD_SIZE)
+    return HPAGE_PMD_NR
+
+
+def move_huge_pmd(vma: VmAreaStruct, old_addr: int, old_pmd: Ptep, new_pmd: Ptep) -> bool:
+    """Move a huge mapping as a whole, with the table kept for its split.
+
+    Mirrors mm/huge_memory.c:move_huge_pmd().
+    """
+    mm = vma.vm_mm
+    if not pmd_none(new_pmd[0][new_pmd[1]]):
+        return False
+    entry = old_pmd[0][old_pmd[1]]
+    old_pmd[0][old_pmd[1]] = 0
+    pgtable_trans_huge_deposit(mm, new_pmd, pgtable_trans_huge_withdraw(mm, old_pmd))
+    new_pmd[0][new_pmd[1]] = pte_mksoft_dirty(entry)
+    tlb_.flush_tlb_range(vma, old_addr, old_addr + PMD_SIZE)
+    return True
+
+
+def __thp_get_unmapped_area(
+    mm: MmStruct, filp: Any, addr: int, length: int, off: int, flags: int, size: int, vm_flags: int
+) -> int:
+    """Return an address for which file offset and address agree in @size; 0 if that does not work.
+
+    Mirrors mm/huge_memory.c:__thp_get_unmapped_area().
+    """
+    from mmcore.mm import mmap
+
+    off_align = off + size - 1 & -size
+    if off + length <= off_align or off + length - off_align < size:
+        return 0
+    length_pad = length + size
+    if off + length_pad > (1 << 64) - 1:
+        return 0
+    ret = mmap.mm_get_unmapped_area_vmflags(
+        mm, filp, addr, length_pad, off >> PAGE_SHIFT, flags, vm_flags
+    )
+    if ret < 0:
+        return 0
+    if ret == addr:
+        return addr
+    off_sub = off - ret & size - 1
+    if mm.flags >> MMF_TOPDOWN & 1 and not off_sub:
+        return ret + size
+    return ret + off_sub
+
+
+def thp_get_unmapped_area_vmflags(
+    mm: MmStruct, filp: Any, addr: int, length: int, pgoff: int, flags: int, vm_flags: int = 0
+) -> int:
+    """Return an address for a mapping of huge pages, or any if there is none; or -errno.
+
+    Mirrors mm/huge_memory.c:thp_get_unmapped_area_vmflags().
+    """
+    from mmcore.mm import mmap
+
+    off = pgoff << PAGE_SHIFT
+    ret = __thp_get_unmapped_area(mm, filp, addr, length, off, flags, PMD_SIZE, vm_flags)
+    if ret:
+        return ret
+    return mmap.mm_get_unmapped_area_vmflags(mm, filp, addr, length, pgoff, flags, vm_flags)

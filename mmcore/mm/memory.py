@@ -56,7 +56,7 @@ from mmcore.cint import ALIGN_DOWN, ULONG_MAX
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EAGAIN, EINVAL, ENOMEM, KernelBug, UsageError
 from mmcore.mm import gfp as gfp_
-from mmcore.mm import huge_memory, mmu_gather, page_alloc, rmap, swap, swapops
+from mmcore.mm import huge_memory, mmap, mmu_gather, page_alloc, rmap, swap, swapops
 from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
     FAULT_FLAG_INSTRUCTION,
@@ -147,8 +147,6 @@ __all__ = [
     "do_shared_fault",
     "do_swap_page",
     "do_wp_page",
-    "exit_mmap",
-    "expand_stack_locked",
     "fault_around_bytes_set",
     "finish_fault",
     "free_pgd_range",
@@ -198,6 +196,7 @@ def paging_init(m: Machine) -> None:
     """
     if m.zero_pfn >= 0:
         return
+    mmap.init_reserves(m)
     from mmcore.arch.x86 import init_64
 
     init_64.init_kernel_tables(m)
@@ -309,13 +308,18 @@ def vmf_anon_prepare(vmf: VmFault) -> int:
             _step(vmf, "__vmf_anon_prepare", "mmap_lock busy: retry")
             vma_end_read(vma)
             return VM_FAULT_RETRY
-        _step(vmf, "__vmf_anon_prepare", "new anon_vma")
-        vma.anon_vma = AnonVma()
+        _anon_vma_prepare(vmf)
         mmap_read_unlock(vma.vm_mm)
         return 0
-    _step(vmf, "__vmf_anon_prepare", "new anon_vma")
-    vma.anon_vma = AnonVma()
+    _anon_vma_prepare(vmf)
     return 0
+
+
+def _anon_vma_prepare(vmf: VmFault) -> None:
+    rmap.anon_vma_prepare(vmf.vma)
+    anon_vma = vmf.vma.anon_vma
+    shared = anon_vma is not None and anon_vma.num_active_vmas > 1
+    _step(vmf, "__vmf_anon_prepare", "a neighbour's anon_vma" if shared else "new anon_vma")
 
 
 def vmf_can_call_fault(vmf: VmFault) -> int:
@@ -1281,40 +1285,6 @@ def lock_vma_under_rcu(m: Machine, mm: MmStruct, address: int) -> VmAreaStruct |
     return None
 
 
-def expand_stack_locked(vma: VmAreaStruct, address: int) -> int:
-    """Grow a stack VMA down to @address, with mmap_lock held for writing.
-
-    Simplified: only the guard gap is checked, not the resource limits and accounting (chapter 5).
-
-    Mirrors mm/mmap.c:expand_stack_locked().
-    """
-    from mmcore.errors import EFAULT, EPERM
-
-    mm = vma.vm_mm
-    address &= -PAGE_SIZE
-    if not vma.vm_flags & VM_GROWSDOWN:
-        return -EFAULT
-    if address < 65536:  # mmap_min_addr
-        return -EPERM
-    prev = mm.mm_mt.prev(vma.vm_start)
-    if prev is not None and not prev.vm_flags & VM_GROWSDOWN and vma_is_accessible(prev):
-        if address - prev.vm_end < 256 << PAGE_SHIFT:
-            return -ENOMEM
-    if address < vma.vm_start:
-        grow = (vma.vm_start - address) >> PAGE_SHIFT
-        if grow > vma.vm_pgoff:
-            return -ENOMEM
-        from mmcore.mm.mm import vma_start_write
-
-        vma_start_write(vma)
-        mm.mm_mt.erase(vma)
-        vma.vm_start = address
-        vma.vm_pgoff -= grow
-        mm.mm_mt.store(vma)
-        vma_.vm_stat_account(mm, vma.vm_flags, grow)
-    return 0
-
-
 def lock_mm_and_find_vma(mm: MmStruct, addr: int, regs: PtRegs | None) -> VmAreaStruct | None:
     """Take mmap_lock for reading and find the VMA; grows a stack. None: neither, and no lock held.
 
@@ -1335,7 +1305,8 @@ def lock_mm_and_find_vma(mm: MmStruct, addr: int, regs: PtRegs | None) -> VmArea
     mmap_write_lock(mm)
     vma = vma_.find_vma(mm, addr)
     if vma is None or (
-        vma.vm_start > addr and (not vma.vm_flags & VM_GROWSDOWN or expand_stack_locked(vma, addr))
+        vma.vm_start > addr
+        and (not vma.vm_flags & VM_GROWSDOWN or mmap.expand_stack_locked(vma, addr))
     ):
         mmap_write_unlock(mm)
         return None
@@ -1671,20 +1642,14 @@ def unmap_mapping_pages(
 ) -> None:
     """Take down all mappings of @nr pages of a file from @start on, 0 for all.
 
-    Simplified: looks at every VMA of every address space (the kernel has a tree per file).
-
     Mirrors mm/memory.c:unmap_mapping_pages().
     """
     last = start + nr - 1 if nr else ULONG_MAX
-    for mm in list(m.pgd_list):
-        for vma in mm.mm_mt:
-            if vma.vm_file is None or vma.vm_file.f_mapping is not mapping:
-                continue
-            first = max(start, vma.vm_pgoff)
-            end = min(last + 1, vma.vm_pgoff + vma_pages(vma))
-            if first < end:
-                addr = vma.vm_start + ((first - vma.vm_pgoff) << PAGE_SHIFT)
-                zap_page_range_single(vma, addr, (end - first) << PAGE_SHIFT, even_cows)
+    for vma in list(rmap.vma_interval_tree_foreach(mapping, start, last)):
+        first = max(start, vma.vm_pgoff)
+        end = min(last + 1, vma.vm_pgoff + vma_pages(vma))
+        addr = vma.vm_start + ((first - vma.vm_pgoff) << PAGE_SHIFT)
+        zap_page_range_single(vma, addr, (end - first) << PAGE_SHIFT, even_cows)
 
 
 def _child(entryp: Ptep) -> pg.PageTable:
@@ -1804,8 +1769,13 @@ def free_pgd_range(tlb: MmuGather, addr: int, end: int, floor: int, ceiling: int
 def free_pgtables(tlb: MmuGather, vmas: list[VmAreaStruct], floor: int, ceiling: int) -> None:
     """Free the page tables of @vmas, which lie between @floor and @ceiling and are unmapped.
 
+    Before that, their pages and files forget them.
+
     Mirrors mm/memory.c:free_pgtables().
     """
+    for vma in vmas:
+        rmap.unlink_anon_vmas(vma)
+        vma_.unlink_file_vma(vma)
     i = 0
     while i < len(vmas):
         addr, end = vmas[i].vm_start, vmas[i].vm_end
@@ -1814,31 +1784,6 @@ def free_pgtables(tlb: MmuGather, vmas: list[VmAreaStruct], floor: int, ceiling:
             end = vmas[i].vm_end
             i += 1
         free_pgd_range(tlb, addr, end, floor, vmas[i].vm_start if i < len(vmas) else ceiling)
-
-
-def exit_mmap(mm: MmStruct) -> None:
-    """Take the whole address space down.
-
-    Mirrors mm/mmap.c:exit_mmap().
-    """
-    m = mm.machine
-    vmas = list(mm.mm_mt)
-    if m is not None:
-        swap.lru_add_drain(m)
-    tlb = mmu_gather.tlb_gather_mmu_fullmm(mm)
-    mmap_read_lock(mm)
-    unmap_vmas(tlb, vmas, 0, ULONG_MAX)
-    mmap_read_unlock(mm)
-    mmap_write_lock(mm)
-    if vmas:
-        free_pgtables(tlb, vmas, 0, 0)
-    mmu_gather.tlb_finish_mmu(tlb)
-    for vma in vmas:
-        vma_.vma_unlink(mm, vma)
-        vma_.vm_stat_account(mm, vma.vm_flags, -vma_pages(vma))
-        if vma.vm_file is not None and vma.vm_flags & VM_SHARED:
-            vma.vm_file.f_mapping.i_mmap_writable -= 1
-    mmap_write_unlock(mm)
 
 
 def mm_put_huge_zero_folio(mm: MmStruct) -> None:
@@ -1893,6 +1838,7 @@ def validate_mappings(m: Machine) -> None:
     :raises KernelBug: naming what is wrong
     """
     maps: dict[int, int] = {}
+    rmap.validate_anon_vmas([vma for mm in m.pgd_list for vma in mm.mm_mt], True)
     for mm in m.pgd_list:
         vma_.validate_mm(mm)
         pg.validate_pgtables(mm)

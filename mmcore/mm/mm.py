@@ -4,18 +4,19 @@ Mirrors the parts of include/linux/mm_types.h, mm.h and mmap_lock.h that paging 
 
 Simplified: one task runs at a time, so a lock is a counter that says who would have to wait. A
 request that would wait in the kernel is a mistake in the script that made it, and raises
-`KernelBug`; the trylocks fail as they do in the kernel. The maple tree is a sorted list (`VmaTree`).
+`KernelBug`; the trylocks fail as they do in the kernel.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mmcore.config import PAGE_SHIFT
 from mmcore.errors import KernelBug
+from mmcore.lib.maple_tree import MapleTree
+from mmcore.lib.percpu_counter import PercpuCounter
 
 if TYPE_CHECKING:
     from mmcore.arch.x86.pgtable import PageTable, PhysTables, Ptep
@@ -69,6 +70,10 @@ VM_ACCESS_FLAGS = VM_READ | VM_WRITE | VM_EXEC
 VM_SPECIAL = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
 VM_LOCKED_MASK = VM_LOCKED | VM_LOCKONFAULT
 VM_STACK = VM_GROWSDOWN
+VM_STARTGAP_FLAGS = VM_GROWSDOWN | VM_SHADOW_STACK
+VM_DATA_DEFAULT_FLAGS = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+VM_STACK_FLAGS = VM_STACK | VM_DATA_DEFAULT_FLAGS | VM_ACCOUNT
+VM_STACK_INCOMPLETE_SETUP = VM_RAND_READ | VM_SEQ_READ | VM_STACK
 #: The two-letter names of /proc/PID/smaps' VmFlags line, by bit (fs/proc/task_mmu.c).
 VM_FLAG_MNEMONICS: dict[int, str] = {
     0: "rd",
@@ -191,8 +196,20 @@ MM_COUNTER_NAMES: tuple[str, ...] = (
 )
 
 # mm->flags bits used here (include/linux/sched/coredump.h)
+MMF_VM_MERGEABLE = 16
 MMF_UNSTABLE = 22
 MMF_OOM_SKIP = 21
+MMF_HAS_PINNED = 27
+MMF_HAS_MDWE = 28
+MMF_HAS_MDWE_NO_INHERIT = 29
+MMF_TOPDOWN = 31
+#: What a child inherits: dump filter, MMF_DISABLE_THP, MMF_HAS_MDWE, MMF_VM_MERGE_ANY, MMF_TOPDOWN.
+MMF_INIT_MASK = 0x7FF | 1 << 24 | 1 << 28 | 1 << 30 | 1 << 31
+
+# include/linux/mm.h: MAX_ELF_SEGMENTS are kept free for core dumps
+DEFAULT_MAX_MAP_COUNT = 65535 - 5
+# include/uapi/linux/mman.h
+OVERCOMMIT_GUESS, OVERCOMMIT_ALWAYS, OVERCOMMIT_NEVER = range(3)
 
 #: struct vm_lock and mm_lock_seq count in 32 bits; UINT_MAX never equals an even sequence.
 _UINT_MAX = 0xFFFFFFFF
@@ -310,7 +327,11 @@ def up_write(sem: RwSemaphore) -> None:
 
 @dataclass(slots=True, eq=False)
 class VmOperationsStruct:
-    """``struct vm_operations_struct``: what a mapping's owner does on a fault.
+    """``struct vm_operations_struct``: what a mapping's owner does with it.
+
+    :ivar close: called when a VMA goes; having it keeps a VMA from vanishing in a merge
+    :ivar may_split: returns -errno if the VMA must not be split at an address
+    :ivar vma_name: returns what /proc/PID/maps calls the mapping (``->name``)
 
     Mirrors include/linux/mm.h:vm_operations_struct.
     """
@@ -321,23 +342,57 @@ class VmOperationsStruct:
     pfn_mkwrite: Callable[[VmFault], int] | None = None
     huge_fault: Callable[[VmFault, int], int] | None = None
     name: str = ""
+    open: Callable[[VmAreaStruct], None] | None = None
+    close: Callable[[VmAreaStruct], None] | None = None
+    may_split: Callable[[VmAreaStruct, int], int] | None = None
+    mremap: Callable[[VmAreaStruct], int] | None = None
+    mprotect: Callable[[VmAreaStruct, int, int, int], int] | None = None
+    vma_name: Callable[[VmAreaStruct], str] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class AnonVmaChain:
+    """``struct anon_vma_chain``: the link between one VMA and one anon_vma.
+
+    Mirrors include/linux/rmap.h:anon_vma_chain.
+    """
+
+    vma: VmAreaStruct
+    anon_vma: AnonVma
 
 
 @dataclass(slots=True, eq=False)
 class AnonVma:
     """``struct anon_vma``: what an anonymous page's mapping points to.
 
-    Simplified: only its identity; chains and trees are chapter 5's.
+    :ivar root: the oldest ancestor, whose lock serves the whole tree of forks
+    :ivar parent: the anon_vma of the VMA it was forked from; itself for a root
+    :ivar refcount: references; a root is held by each of its descendants
+    :ivar num_children: anon_vmas whose parent it is, itself included for a root
+    :ivar num_active_vmas: VMAs whose new pages go to it
+    :ivar rb_root: the chains that link VMAs to it, in order of insertion
+
+    Simplified: the interval tree is a dict, which `rmap.anon_vma_interval_tree_foreach()` sorts.
 
     Mirrors include/linux/rmap.h:anon_vma.
     """
 
     root: AnonVma | None = None
+    parent: AnonVma | None = None
+    refcount: int = 1
+    num_children: int = 0
+    num_active_vmas: int = 0
+    rb_root: dict[AnonVmaChain, None] = field(default_factory=dict, repr=False)
 
 
 @dataclass(slots=True, eq=False)
 class VmAreaStruct:
     """``struct vm_area_struct``: a range of an address space with one set of rules.
+
+    :ivar anon_vma_chain: ``same_vma`` list, oldest first (the kernel's has the newest at its head)
+    :ivar vm_policy: memory policy; None is the task's
+    :ivar vm_userfaultfd_ctx: who handles its faults in user space; None is nobody
+    :ivar anon_name: name given by prctl(); always None, as in the reference kernel
 
     Mirrors include/linux/mm_types.h:vm_area_struct.
     """
@@ -355,6 +410,10 @@ class VmAreaStruct:
     vm_lock: RwSemaphore = field(default_factory=lambda: RwSemaphore("vma->vm_lock"), repr=False)
     vm_lock_seq: int = _UINT_MAX
     detached: bool = False
+    anon_vma_chain: list[AnonVmaChain] = field(default_factory=list, repr=False)
+    vm_policy: Any = None
+    vm_userfaultfd_ctx: Any = None
+    anon_name: str | None = None
 
     def __repr__(self) -> str:
         f = self.vm_flags
@@ -362,67 +421,6 @@ class VmAreaStruct:
             "s" if f & VM_MAYSHARE else "p"
         )
         return f"<vma {self.vm_start:08x}-{self.vm_end:08x} {perms} {self.vm_pgoff << 12:08x}>"
-
-
-class VmaTree:
-    """The VMAs of one address space in address order: what the maple tree answers.
-
-    Simplified: a sorted list instead of the B-tree of lib/maple_tree.c (chapter 5).
-    """
-
-    __slots__ = ("_starts", "_vmas")
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._vmas: list[VmAreaStruct] = []
-
-    def __iter__(self) -> Iterator[VmAreaStruct]:
-        return iter(tuple(self._vmas))
-
-    def __len__(self) -> int:
-        return len(self._vmas)
-
-    def walk(self, addr: int) -> VmAreaStruct | None:
-        """Return the VMA that contains @addr, or None (``mas_walk()``)."""
-        i = bisect_right(self._starts, addr) - 1
-        if i >= 0 and addr < self._vmas[i].vm_end:
-            return self._vmas[i]
-        return None
-
-    def find(self, addr: int) -> VmAreaStruct | None:
-        """Return the first VMA that ends above @addr, or None (``mas_find()``)."""
-        i = bisect_right(self._starts, addr) - 1
-        if i >= 0 and addr < self._vmas[i].vm_end:
-            return self._vmas[i]
-        return self._vmas[i + 1] if i + 1 < len(self._vmas) else None
-
-    def prev(self, addr: int) -> VmAreaStruct | None:
-        """Return the last VMA that starts below @addr, or None."""
-        i = bisect_left(self._starts, addr) - 1
-        return self._vmas[i] if i >= 0 else None
-
-    def range(self, start: int, end: int) -> list[VmAreaStruct]:
-        """Return the VMAs that overlap [@start, @end)."""
-        i = bisect_right(self._starts, start) - 1
-        if i < 0 or self._vmas[i].vm_end <= start:
-            i += 1
-        return self._vmas[i : bisect_left(self._starts, end)]
-
-    def store(self, vma: VmAreaStruct) -> None:
-        """Add @vma.
-
-        :raises KernelBug: if it overlaps another
-        """
-        if self.range(vma.vm_start, vma.vm_end):
-            raise KernelBug(f"{vma!r} overlaps a VMA that is in the tree")
-        i = bisect_left(self._starts, vma.vm_start)
-        insort(self._starts, vma.vm_start)
-        self._vmas.insert(i, vma)
-
-    def erase(self, vma: VmAreaStruct) -> None:
-        """Take @vma out."""
-        i = self._vmas.index(vma)
-        del self._starts[i], self._vmas[i]
 
 
 @dataclass(slots=True, eq=False)
@@ -448,6 +446,7 @@ class MmStruct:
     :ivar rss_stat: pages by MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS (entries), MM_SHMEMPAGES
     :ivar pgtables_bytes: PTE, PMD and PUD tables in bytes; PGD and LA57's P4D tables not counted
     :ivar mm_cpumask: CPUs whose TLB may hold entries of it, one bit each
+    :ivar sys: the machine's settings (``machine.paging``), or its own without a machine
 
     Mirrors include/linux/mm_types.h:mm_struct.
     """
@@ -457,12 +456,13 @@ class MmStruct:
     tables: PhysTables = field(repr=False)
     levels: int = 4
     mm_id: int = 0
-    mm_mt: VmaTree = field(default_factory=VmaTree, repr=False)
+    mm_mt: MapleTree[VmAreaStruct] = field(default_factory=MapleTree, repr=False)
     mm_users: int = 1
     mm_count: int = 1
     map_count: int = 0
     task_size: int = 0
     mmap_base: int = 0
+    mmap_legacy_base: int = 0
     mmap_lock: RwSemaphore = field(default_factory=lambda: RwSemaphore("mmap_lock"), repr=False)
     mm_lock_seq: int = 0
     rss_stat: list[int] = field(default_factory=lambda: [0] * NR_MM_COUNTERS)
@@ -472,9 +472,23 @@ class MmStruct:
     exec_vm: int = 0
     stack_vm: int = 0
     locked_vm: int = 0
+    pinned_vm: int = 0
     def_flags: int = 0
     flags: int = 0
     hiwater_rss: int = 0
+    hiwater_vm: int = 0
+    start_code: int = 0
+    end_code: int = 0
+    start_data: int = 0
+    end_data: int = 0
+    start_brk: int = 0
+    brk: int = 0
+    start_stack: int = 0
+    arg_start: int = 0
+    arg_end: int = 0
+    env_start: int = 0
+    env_end: int = 0
+    sys: PagingState = field(default_factory=lambda: PagingState(), repr=False)
     forbids_zeropage: bool = False
     context: MmContext = field(default_factory=MmContext, repr=False)
     mm_cpumask: int = 0
@@ -535,20 +549,38 @@ class PagingState:
     :ivar layout: where the kernel's regions begin; None: not built yet
     :ivar die_counter: how many oopses there were
     :ivar tlb_single_page_flush_ceiling: a flush of more entries drops everything
+    :ivar next_ino: inode number of the next shared-memory file
+
+    The sysctls and counters of mm/util.c and mm/mmap.c are here under the kernel's names.
     """
 
     __slots__ = (
         "cpu_tlbstate",
+        "dac_mmap_min_addr",
         "die_counter",
         "huge_zero_folio",
         "huge_zero_refcount",
+        "ignore_rlimit_data",
         "last_mm_ctx_id",
         "layout",
         "lru_add",
+        "mmap_min_addr",
+        "next_ino",
         "next_mm_id",
         "next_pid",
+        "randomize_va_space",
+        "shmem_huge",
+        "stack_guard_gap",
+        "sysctl_admin_reserve_kbytes",
+        "sysctl_legacy_va_layout",
+        "sysctl_max_map_count",
+        "sysctl_overcommit_kbytes",
+        "sysctl_overcommit_memory",
+        "sysctl_overcommit_ratio",
+        "sysctl_user_reserve_kbytes",
         "tables",
         "tlb_single_page_flush_ceiling",
+        "vm_committed_as",
     )
 
     def __init__(self) -> None:
@@ -563,6 +595,20 @@ class PagingState:
         self.tlb_single_page_flush_ceiling = 33
         self.die_counter = 0
         self.layout: Any = None
+        self.next_ino = 1
+        self.sysctl_max_map_count = DEFAULT_MAX_MAP_COUNT
+        self.stack_guard_gap = 256 << PAGE_SHIFT
+        self.mmap_min_addr = self.dac_mmap_min_addr = 65536
+        self.sysctl_overcommit_memory = OVERCOMMIT_GUESS
+        self.sysctl_overcommit_ratio = 50
+        self.sysctl_overcommit_kbytes = 0
+        self.sysctl_user_reserve_kbytes = 1 << 17
+        self.sysctl_admin_reserve_kbytes = 1 << 13
+        self.vm_committed_as = PercpuCounter()
+        self.sysctl_legacy_va_layout = 0
+        self.randomize_va_space = 2
+        self.ignore_rlimit_data = False
+        self.shmem_huge = "never"
 
 
 # --- helpers of mm.h --------------------------------------------------------------------------
@@ -796,6 +842,8 @@ def release_fault_lock(vmf: VmFault) -> None:
 
 __all__ = [
     "AnonVma",
+    "AnonVmaChain",
+    "DEFAULT_MAX_MAP_COUNT",
     "MmContext",
     "MmStruct",
     "PagingState",
@@ -804,13 +852,15 @@ __all__ = [
     "VmAreaStruct",
     "VmFault",
     "VmOperationsStruct",
-    "VmaTree",
     *[
         n
         for n in list(globals())
         if n.startswith(("VM_", "FAULT_FLAG", "MM_", "MMF_", "NR_MM", "down_", "up_", "vma_"))
         or n.startswith(("mmap_", "vm_f", "add_mm", "get_mm", "mm_forbids", "fault_flag"))
     ],
+    "OVERCOMMIT_ALWAYS",
+    "OVERCOMMIT_GUESS",
+    "OVERCOMMIT_NEVER",
     "is_cow_mapping",
     "linear_page_index",
     "maybe_mkwrite",

@@ -1,15 +1,26 @@
-"""Map counts: how often a page is mapped, and whether an anonymous page belongs to one process.
+"""Reverse mapping: from a page to the VMAs that may map it, and how often it is mapped.
 
-Mirrors the counting side of mm/rmap.c and include/linux/rmap.h.
+Mirrors mm/rmap.c and include/linux/rmap.h.
 
-Simplified: an anonymous page's ``mapping`` is its `AnonVma` object itself; there are no chains and no
-walks from a page to its mappings (chapter 5), no mlock and no deferred split queue.
+Simplified: an anonymous page's ``mapping`` is its `AnonVma` object itself; locks of anon_vmas are left
+out, because one task runs at a time; no mlock, no KSM and no deferred split queue.
 """
 
 from __future__ import annotations
 
-from mmcore.errors import EBUSY, KernelBug
-from mmcore.mm.mm import VM_DROPPABLE, AnonVma, VmAreaStruct, linear_page_index
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from mmcore.config import PAGE_SHIFT
+from mmcore.errors import EBUSY, EFAULT, KernelBug
+from mmcore.mm.mm import (
+    VM_DROPPABLE,
+    AnonVma,
+    AnonVmaChain,
+    VmAreaStruct,
+    linear_page_index,
+    vma_pages,
+)
 from mmcore.mm.mm_types import Folio, Page, folio_nr_pages
 from mmcore.mm.page_flags import PG_anon_exclusive, PG_swapbacked
 from mmcore.mm.vmstat import (
@@ -20,6 +31,9 @@ from mmcore.mm.vmstat import (
     NR_SHMEM_PMDMAPPED,
 )
 
+if TYPE_CHECKING:
+    from mmcore.mm.filemap import AddressSpace
+
 __all__ = [
     "ENTIRELY_MAPPED",
     "FOLIO_PAGES_MAPPED",
@@ -28,6 +42,23 @@ __all__ = [
     "ClearPageAnonExclusive",
     "PageAnonExclusive",
     "SetPageAnonExclusive",
+    "anon_vma_alloc",
+    "anon_vma_clone",
+    "anon_vma_fork",
+    "anon_vma_interval_tree_foreach",
+    "anon_vma_interval_tree_insert",
+    "anon_vma_interval_tree_remove",
+    "anon_vma_merge",
+    "anon_vma_prepare",
+    "page_address_in_vma",
+    "page_vma_mapped",
+    "put_anon_vma",
+    "rmap_walk",
+    "rmap_walk_anon",
+    "rmap_walk_file",
+    "unlink_anon_vmas",
+    "validate_anon_vmas",
+    "vma_interval_tree_foreach",
     "folio_add_anon_rmap_ptes",
     "folio_add_file_rmap_ptes",
     "folio_add_new_anon_rmap",
@@ -51,6 +82,308 @@ RMAP_EXCLUSIVE = 1
 
 _EXCLUSIVE = 1 << PG_anon_exclusive
 GUP_PIN_COUNTING_BIAS = 1024
+
+
+# --- anon_vma: which VMAs may map a page ------------------------------------------------------
+
+
+def anon_vma_alloc() -> AnonVma:
+    """Make an anon_vma that is its own root and parent.
+
+    Mirrors mm/rmap.c:anon_vma_alloc().
+    """
+    anon_vma = AnonVma()
+    anon_vma.root = anon_vma.parent = anon_vma
+    return anon_vma
+
+
+def put_anon_vma(anon_vma: AnonVma) -> None:
+    """Drop a reference; the last one drops the reference to the root.
+
+    Mirrors include/linux/rmap.h:put_anon_vma().
+    """
+    anon_vma.refcount -= 1
+    if anon_vma.refcount < 0:
+        raise KernelBug("an anon_vma is put more often than it was got")
+    if not anon_vma.refcount:
+        root = anon_vma.root
+        if root is not None and root is not anon_vma:
+            root.refcount -= 1
+
+
+def anon_vma_interval_tree_insert(avc: AnonVmaChain, anon_vma: AnonVma) -> None:
+    """Let @anon_vma know @avc's VMA.
+
+    Mirrors mm/interval_tree.c:anon_vma_interval_tree_insert().
+    """
+    anon_vma.rb_root[avc] = None
+
+
+def anon_vma_interval_tree_remove(avc: AnonVmaChain, anon_vma: AnonVma) -> None:
+    """Let @anon_vma forget @avc's VMA.
+
+    Mirrors mm/interval_tree.c:anon_vma_interval_tree_remove().
+    """
+    del anon_vma.rb_root[avc]
+
+
+def anon_vma_interval_tree_foreach(
+    anon_vma: AnonVma, first: int, last: int
+) -> Iterator[AnonVmaChain]:
+    """Yield the chains whose VMAs cover a page offset of [@first, @last], by their first offset.
+
+    Mirrors include/linux/mm.h:anon_vma_interval_tree_foreach().
+    """
+    for avc in sorted(anon_vma.rb_root, key=lambda avc: avc.vma.vm_pgoff):
+        vma = avc.vma
+        if vma.vm_pgoff <= last and first < vma.vm_pgoff + vma_pages(vma):
+            yield avc
+
+
+def anon_vma_chain_assign(vma: VmAreaStruct, avc: AnonVmaChain) -> None:
+    """Put @avc in front of the VMA's chain: at the end of the list here.
+
+    Mirrors mm/rmap.c:anon_vma_chain_assign().
+    """
+    vma.anon_vma_chain.append(avc)
+
+
+def anon_vma_prepare(vma: VmAreaStruct) -> int:
+    """Make sure that @vma has an anon_vma: a compatible neighbour's, or a new one.
+
+    :return: 0
+
+    Mirrors mm/rmap.c:__anon_vma_prepare().
+    """
+    from mmcore.mm.vma import find_mergeable_anon_vma
+
+    if vma.anon_vma is not None:
+        return 0
+    anon_vma = find_mergeable_anon_vma(vma)
+    if anon_vma is None:
+        anon_vma = anon_vma_alloc()
+        anon_vma.num_children += 1  # a root is its own parent
+    avc = AnonVmaChain(vma, anon_vma)
+    vma.anon_vma = anon_vma
+    anon_vma_chain_assign(vma, avc)
+    anon_vma_interval_tree_insert(avc, anon_vma)
+    anon_vma.num_active_vmas += 1
+    return 0
+
+
+def anon_vma_clone(dst: VmAreaStruct, src: VmAreaStruct) -> int:
+    """Link @dst to every anon_vma that @src is linked to.
+
+    At fork @dst has no anon_vma yet; then one without VMAs of its own and with at most one child is
+    taken over, so that a process that forks again and again does not make an endless chain.
+
+    :return: 0
+
+    Mirrors mm/rmap.c:anon_vma_clone().
+    """
+    for pavc in src.anon_vma_chain:
+        anon_vma = pavc.anon_vma
+        avc = AnonVmaChain(dst, anon_vma)
+        anon_vma_chain_assign(dst, avc)
+        anon_vma_interval_tree_insert(avc, anon_vma)
+        if (
+            dst.anon_vma is None
+            and src.anon_vma is not None
+            and anon_vma.num_children < 2
+            and anon_vma.num_active_vmas == 0
+        ):
+            dst.anon_vma = anon_vma
+    if dst.anon_vma is not None:
+        dst.anon_vma.num_active_vmas += 1
+    return 0
+
+
+def anon_vma_fork(vma: VmAreaStruct, pvma: VmAreaStruct) -> int:
+    """Link the child's @vma to the anon_vmas of the parent's, and give it one for its own pages.
+
+    :return: 0
+
+    Mirrors mm/rmap.c:anon_vma_fork().
+    """
+    if pvma.anon_vma is None:
+        return 0
+    vma.anon_vma = None
+    anon_vma_clone(vma, pvma)
+    if vma.anon_vma is not None:  # one was taken over
+        return 0
+    anon_vma = anon_vma_alloc()
+    anon_vma.num_active_vmas += 1
+    root = pvma.anon_vma.root
+    assert root is not None
+    anon_vma.root, anon_vma.parent = root, pvma.anon_vma
+    root.refcount += 1
+    vma.anon_vma = anon_vma
+    avc = AnonVmaChain(vma, anon_vma)
+    anon_vma_chain_assign(vma, avc)
+    anon_vma_interval_tree_insert(avc, anon_vma)
+    pvma.anon_vma.num_children += 1
+    return 0
+
+
+def unlink_anon_vmas(vma: VmAreaStruct) -> None:
+    """Take @vma out of all its anon_vmas, newest first; those without VMAs go.
+
+    Mirrors mm/rmap.c:unlink_anon_vmas().
+    """
+    empty = []
+    for avc in reversed(vma.anon_vma_chain):
+        anon_vma = avc.anon_vma
+        anon_vma_interval_tree_remove(avc, anon_vma)
+        if not anon_vma.rb_root:
+            assert anon_vma.parent is not None
+            anon_vma.parent.num_children -= 1
+            empty.append(anon_vma)
+    if vma.anon_vma is not None:
+        vma.anon_vma.num_active_vmas -= 1
+        vma.anon_vma = None
+    vma.anon_vma_chain.clear()
+    for anon_vma in empty:
+        if anon_vma.num_children or anon_vma.num_active_vmas:
+            raise KernelBug("an anon_vma without VMAs has children or active VMAs")
+        put_anon_vma(anon_vma)
+
+
+def anon_vma_merge(vma: VmAreaStruct, following: VmAreaStruct) -> None:
+    """Forget the links of a VMA that was merged into @vma, which has the same.
+
+    Mirrors include/linux/rmap.h:anon_vma_merge().
+    """
+    if vma.anon_vma is not following.anon_vma:
+        raise KernelBug(f"{vma!r} was merged with {following!r} and has another anon_vma")
+    unlink_anon_vmas(following)
+
+
+def vma_interval_tree_foreach(
+    mapping: AddressSpace, first: int, last: int
+) -> Iterator[VmAreaStruct]:
+    """Yield the VMAs that map a page of [@first, @last] of a file, by their first page.
+
+    Mirrors include/linux/mm.h:vma_interval_tree_foreach().
+    """
+    for vma in sorted(mapping.i_mmap, key=lambda vma: vma.vm_pgoff):
+        if vma.vm_pgoff <= last and first < vma.vm_pgoff + vma_pages(vma):
+            yield vma
+
+
+def page_address_in_vma(page: Page, vma: VmAreaStruct) -> int:
+    """Return where @vma would map @page, or -EFAULT if it cannot.
+
+    Mirrors mm/rmap.c:page_address_in_vma().
+    """
+    folio = page.next if page.prev is None and page.next is not None else page
+    if isinstance(folio.mapping, AnonVma):
+        if vma.anon_vma is None or vma.anon_vma.root is not folio.mapping.root:
+            return -EFAULT
+    elif vma.vm_file is None or vma.vm_file.f_mapping is not folio.mapping:
+        return -EFAULT
+    pgoff = folio.index + page.pfn - folio.pfn
+    if not vma.vm_pgoff <= pgoff < vma.vm_pgoff + vma_pages(vma):
+        return -EFAULT
+    return vma.vm_start + ((pgoff - vma.vm_pgoff) << PAGE_SHIFT)
+
+
+def page_vma_mapped(page: Page, vma: VmAreaStruct, address: int) -> bool:
+    """Tell whether the entry for @address in @vma maps @page.
+
+    Mirrors mm/page_vma_mapped.c:page_mapped_in_vma().
+    """
+    from mmcore.arch.x86 import pgtable as pg
+
+    ptep, level = pg.lookup_address(vma.vm_mm, address)
+    if ptep is None:
+        return False
+    entry = ptep[0][ptep[1]]
+    if not pg.pte_present(entry):
+        return False
+    if level == 2:
+        return pg.pmd_pfn(entry) + (address >> PAGE_SHIFT & 511) == page.pfn
+    return pg.pte_pfn(entry) == page.pfn
+
+
+def rmap_walk_anon(folio: Folio, rmap_one: Callable[[VmAreaStruct, int], bool]) -> int:
+    """Call @rmap_one(vma, address) for every VMA that may map an anonymous @folio.
+
+    :return: how many VMAs were asked; the walk ends when @rmap_one says False
+
+    Mirrors mm/rmap.c:rmap_walk_anon().
+    """
+    anon_vma = folio.mapping
+    if not isinstance(anon_vma, AnonVma):
+        raise KernelBug(f"{folio!r} is not anonymous")
+    last = folio.index + folio_nr_pages(folio) - 1
+    asked = 0
+    for avc in anon_vma_interval_tree_foreach(anon_vma, folio.index, last):
+        vma = avc.vma
+        address = vma.vm_start + ((folio.index - vma.vm_pgoff) << PAGE_SHIFT)
+        asked += 1
+        if not rmap_one(vma, max(address, vma.vm_start)):
+            break
+    return asked
+
+
+def rmap_walk_file(folio: Folio, rmap_one: Callable[[VmAreaStruct, int], bool]) -> int:
+    """Call @rmap_one(vma, address) for every VMA that may map a page cache @folio.
+
+    :return: how many VMAs were asked; the walk ends when @rmap_one says False
+
+    Mirrors mm/rmap.c:rmap_walk_file().
+    """
+    mapping = folio.mapping
+    if mapping is None:
+        return 0
+    last = folio.index + folio_nr_pages(folio) - 1
+    asked = 0
+    for vma in vma_interval_tree_foreach(mapping, folio.index, last):
+        address = vma.vm_start + ((folio.index - vma.vm_pgoff) << PAGE_SHIFT)
+        asked += 1
+        if not rmap_one(vma, max(address, vma.vm_start)):
+            break
+    return asked
+
+
+def rmap_walk(folio: Folio, rmap_one: Callable[[VmAreaStruct, int], bool]) -> int:
+    """Call @rmap_one(vma, address) for every VMA that may map @folio.
+
+    Mirrors mm/rmap.c:rmap_walk().
+    """
+    if folio_test_anon(folio):
+        return rmap_walk_anon(folio, rmap_one)
+    return rmap_walk_file(folio, rmap_one)
+
+
+def validate_anon_vmas(vmas: list[VmAreaStruct], everybody: bool) -> None:
+    """Check the links between @vmas and their anon_vmas, both ways.
+
+    :param everybody: @vmas are all of a machine's, so that what anon_vmas count can be checked
+    :raises KernelBug: naming what is wrong
+    """
+    active: dict[int, int] = {}
+    known: dict[int, AnonVma] = {}
+    for vma in vmas:
+        if (vma.anon_vma is None) != (not vma.anon_vma_chain):
+            raise KernelBug(f"{vma!r} has a chain and no anon_vma, or the other way round")
+        anon_vmas = [avc.anon_vma for avc in vma.anon_vma_chain]
+        if vma.anon_vma is not None:
+            active[id(vma.anon_vma)] = active.get(id(vma.anon_vma), 0) + 1
+            if vma.anon_vma not in anon_vmas:
+                raise KernelBug(f"the anon_vma of {vma!r} is not in its chain")
+            if any(a.root is not vma.anon_vma.root for a in anon_vmas):
+                raise KernelBug(f"the anon_vmas of {vma!r} have several roots")
+        for avc in vma.anon_vma_chain:
+            known[id(avc.anon_vma)] = avc.anon_vma
+            if avc.vma is not vma or avc not in avc.anon_vma.rb_root:
+                raise KernelBug(f"a link of {vma!r} is not known to its anon_vma")
+    for key, anon_vma in known.items() if everybody else ():
+        if anon_vma.num_active_vmas != active.get(key, 0):
+            raise KernelBug(f"an anon_vma counts {anon_vma.num_active_vmas} active VMAs")
+
+
+# --- map counts -------------------------------------------------------------------------------
 
 
 def PageAnonExclusive(page: Page) -> bool:

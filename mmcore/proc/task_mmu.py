@@ -19,7 +19,11 @@ from mmcore.mm.mm import (
     MM_FILEPAGES,
     MM_SHMEMPAGES,
     MM_SWAPENTS,
+    VM_EXEC,
+    VM_MAYSHARE,
+    VM_READ,
     VM_SOFTDIRTY,
+    VM_WRITE,
     MmStruct,
     VmAreaStruct,
     get_mm_counter,
@@ -220,6 +224,34 @@ def clear_refs_soft_dirty(mm: MmStruct) -> None:
             ptep[0][ptep[1]] = pg.pte_swp_clear_soft_dirty(entry)
     tlb_.flush_tlb_mm(mm)
     mmap_write_unlock(mm)
+
+
+def vma_name(vma: VmAreaStruct) -> str:
+    """Return what stands for a path behind a mapping without one: [heap], [stack], [vdso] or "".
+
+    Mirrors fs/proc/task_mmu.c:get_vma_name().
+    """
+    mm = vma.vm_mm
+    if vma.vm_ops is not None and vma.vm_ops.vma_name is not None:
+        name = vma.vm_ops.vma_name(vma)
+        if name:
+            return name
+    if vma.vm_start < mm.brk and vma.vm_end > mm.start_brk:
+        return "[heap]"
+    if vma.vm_start <= mm.start_stack <= vma.vm_end:
+        return "[stack]"
+    return f"[anon:{vma.anon_name}]" if vma.anon_name is not None else ""
+
+
+def map_fields(vma: VmAreaStruct) -> tuple[int, int, str, int]:
+    """Return (start, end, permissions, file offset in bytes) as maps shows them.
+
+    Mirrors fs/proc/task_mmu.c:show_vma_header_prefix().
+    """
+    f = vma.vm_flags
+    perms = ("r" if f & VM_READ else "-") + ("w" if f & VM_WRITE else "-")
+    perms += ("x" if f & VM_EXEC else "-") + ("s" if f & VM_MAYSHARE else "p")
+    return vma.vm_start, vma.vm_end, perms, vma.vm_pgoff << PAGE_SHIFT if vma.vm_file else 0
 
 
 def status_memory(mm: MmStruct) -> dict[str, int]:

@@ -38,7 +38,7 @@ from mmcore.mm.mmap import (
     do_munmap,
 )
 from mmcore.mm.mprotect import do_mprotect
-from mmcore.mm.mremap import mremap_to
+from mmcore.mm.mremap import sys_mremap
 from mmcore.mm.vma import validate_mm
 from mmcore.proc.capture import Capture
 from mmcore.proc.task_mmu import clear_refs_soft_dirty, pagemap_decode, pagemap_read, status_memory
@@ -322,7 +322,7 @@ def anonymous(run: Run) -> None:
     run.show("d3 mlock 5,6", a)
     run.ok("munlock", do_munlock(run.mm, a + 5 * PG, 2 * PG))
     run.show("d4 munlock", a)
-    run.ok("mremap", mremap_to(run.mm, a + 6 * PG, PG, a + 64 * PG), a + 64 * PG)
+    run.ok("mremap", sys_mremap(run.mm, a + 6 * PG, PG, PG, 3, a + 64 * PG), a + 64 * PG)
     run.show("d5 page 6 moved away", a)
     run.show("d5 destination", a + 64 * PG)
     run.ok("munmap", do_munmap(run.mm, a, 65 * PG))

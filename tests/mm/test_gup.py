@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmcore.arch.x86.fault import Translation, touch
-from mmcore.errors import EFAULT, ENOMEM
+from mmcore.errors import EINVAL, ENOMEM
 from mmcore.kernel.fork import spawn
 from mmcore.machine import Machine, bare_zone
 from mmcore.mm import madvise as madv
@@ -46,7 +46,7 @@ def test_populate_read_maps_the_zero_page(m):
 
 @pytest.mark.parametrize(
     ("prot", "what", "error"),
-    [(1, madv.MADV_POPULATE_WRITE, -EFAULT), (0, madv.MADV_POPULATE_READ, -EFAULT)],
+    [(1, madv.MADV_POPULATE_WRITE, -EINVAL), (0, madv.MADV_POPULATE_READ, -EINVAL)],
 )
 def test_populate_needs_the_rights(m, prot, what, error):
     do_mmap(m.current.mm, None, A, 8 * PG, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)

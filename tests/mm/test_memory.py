@@ -454,7 +454,7 @@ def test_a_shared_write_dirties_the_page_when_it_is_unmapped():
     ("addr", "length", "flags", "error"),
     [
         (A, 0, ANON, -EINVAL),
-        (A, -4096, ANON, -EINVAL),
+        (A, -4096, ANON, -ENOMEM),
         (A + 1, PG, ANON, -EINVAL),
         (0x7FFFFFFFF000, PG, ANON, -ENOMEM),
         (A, 1 << 60, ANON, -ENOMEM),

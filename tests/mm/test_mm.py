@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mmcore.errors import KernelBug
 from mmcore.kernel.fork import mm_alloc
@@ -26,33 +24,6 @@ def test_values_that_the_kernel_has():
     assert (FAULT_FLAG_TRIED, FAULT_FLAG_VMA_LOCK) == (0x20, 0x1000)
     assert VM_FAULT_ERROR == 0x873
     assert (MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES) == (0, 1, 2, 3)
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 6)), max_size=12), st.integers(0, 70))
-def test_the_tree_answers_as_a_scan_does(ranges, at):
-    mm = mm_alloc(None)
-    kept: list[VmAreaStruct] = []
-    for start, size in ranges:
-        vma = VmAreaStruct(start * PG, (start + size) * PG, mm)
-        if any(v.vm_start < vma.vm_end and vma.vm_start < v.vm_end for v in kept):
-            with pytest.raises(KernelBug, match="overlaps"):
-                mm.mm_mt.store(vma)
-        else:
-            mm.mm_mt.store(vma)
-            kept.append(vma)
-    kept.sort(key=lambda v: v.vm_start)
-    addr = at * PG
-    assert list(mm.mm_mt) == kept
-    assert mm.mm_mt.walk(addr) is next((v for v in kept if v.vm_start <= addr < v.vm_end), None)
-    assert mm.mm_mt.find(addr) is next((v for v in kept if v.vm_end > addr), None)
-    below = [v for v in kept if v.vm_start < addr]
-    assert mm.mm_mt.prev(addr) is (below[-1] if below else None)
-    hit = [v for v in kept if v.vm_start < addr + 4 * PG and v.vm_end > addr]
-    assert mm.mm_mt.range(addr, addr + 4 * PG) == hit
-    for vma in kept:
-        mm.mm_mt.erase(vma)
-    assert len(mm.mm_mt) == 0
 
 
 def test_sequence_numbers_of_the_vma_lock():

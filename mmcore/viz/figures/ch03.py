@@ -610,11 +610,13 @@ class _LockRace:
         self.task = spawn(self.m, "racer")
         assert self.task.mm is not None
         self.mm = self.task.mm
-        flags = mm_.VM_READ | mm_.VM_WRITE | mm_.VM_MAYREAD | mm_.VM_MAYWRITE
-        self.vmas = {
-            n: mmap.mmap_region(self.mm, None, a, 16 * PAGE_SIZE, flags, 0)
-            for n, a in VMA_START.items()
-        }
+        flags = mmap.MAP_PRIVATE | mmap.MAP_FIXED | mmap.MAP_ANONYMOUS
+        self.vmas: dict[str, mm_.VmAreaStruct] = {}
+        for n, a in VMA_START.items():
+            mmap.do_mmap(self.mm, None, a, 16 * PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags)
+            vma = self.mm.mm_mt.walk(a)
+            assert vma is not None
+            self.vmas[n] = vma
         for (
             address
         ) in VMA_START.values():  # both have an anon_vma, so that no fault needs mmap_lock for it

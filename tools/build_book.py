@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ BUILD = ROOT / "_build"
 #: Pages every chapter may refer to.
 SHARED_PAGES = ["book/coming", "book/glossary", "book/bibliography"]
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 
 
 def chapter_file(number: str) -> str:
@@ -64,6 +65,19 @@ def run_sphinx(builder: str, out: Path, overrides: dict[str, Any], *, strict: bo
         sys.exit("The build failed: see the messages in front of this line.")
 
 
+def secure_first_page(page: Path) -> None:
+    """Give the page that leads to the book's first one, which Jupyter Book writes last, what all pages have."""
+    import csp
+
+    lead = re.search(r'<meta http-equiv="Refresh"[^>]*>', page.read_text(encoding="utf-8"))
+    assert lead is not None, "Jupyter Book's index.html is no longer what it was"
+    head = f'<meta charset="utf-8">{lead.group(0)}<title>Linux memory management, running</title>'
+    page.write_text(
+        csp.secured(f'<!DOCTYPE html><html lang="en"><head>{head}</head><body></body></html>\n'),
+        encoding="utf-8",
+    )
+
+
 def html(chapter: str | None, draft: bool) -> None:
     """Build the HTML book, or one chapter of it; a draft shows failing cells instead of stopping."""
     import check_book
@@ -76,6 +90,7 @@ def html(chapter: str | None, draft: bool) -> None:
     if chapter is None:
         out = BUILD / "html"
         run_sphinx("html", out, {}, strict=True)
+        secure_first_page(out / "index.html")
         pages = check_book.pages_of(ROOT / "_toc.yml")
     else:
         page = chapter_file(chapter)

@@ -12,7 +12,11 @@ The expected steps are computed by the engine each time, from the exercise's par
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
+import json
+import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +27,20 @@ from mmcore.viz.explorable import plain
 from mmcore.viz.player import own_style
 from mmcore.viz.svg import esc
 
-__all__ = ["Exercise", "Verdict", "check", "exercise", "names"]
+__all__ = [
+    "Exercise",
+    "Verdict",
+    "check",
+    "check_typed",
+    "exercise",
+    "find",
+    "names",
+    "read_answer",
+]
 
 Steps = Sequence[tuple[str, Any]]
+#: Draws the parameters of another case of an exercise.
+Vary = Callable[[random.Random], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,25 +50,45 @@ class Exercise:
     name: str
     function: Callable[..., Steps]
     compare: Callable[[Any, Any], bool] | None = None
+    vary: Vary | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether a seed gives another case."""
+        return self.vary is not None or "seed" in inspect.signature(self.function).parameters
+
+    def case(self, seed: int) -> dict[str, Any]:
+        """Return the parameters of case number @seed.
+
+        :raises UsageError: if the exercise has one case only
+        """
+        if not self.varies:
+            raise UsageError(f"exercise {self.name} has one case only")
+        return dict(self.vary(random.Random(seed))) if self.vary is not None else {"seed": seed}
+
+    def labels(self, params: Mapping[str, Any]) -> list[str]:
+        """Return the names of the steps, in order."""
+        return [label for label, _ in self.function(**params)]
 
 
 _registry: dict[str, Exercise] = {}
 
 
 def exercise(
-    name: str, *, compare: Callable[[Any, Any], bool] | None = None
+    name: str, *, compare: Callable[[Any, Any], bool] | None = None, vary: Vary | None = None
 ) -> Callable[[Callable[..., Steps]], Callable[..., Steps]]:
     """Register a function that computes the expected steps of an exercise with the engine.
 
     :param name: ``chNN.word``; the function is found in ``mmcore/viz/exercises/chNN.py``
     :param compare: says whether an answer to one step is as good as the expected one; equality by default,
         where lists and tuples, dicts in any order, and whole numbers and their text count as equal
+    :param vary: draws the parameters of another case; not needed where the function takes a ``seed``
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)+", name):
         raise UsageError(f"exercise name {name!r}: needs the form 'ch02.free-order'")
 
     def register(function: Callable[..., Steps]) -> Callable[..., Steps]:
-        _registry[name] = Exercise(name, function, compare)
+        _registry[name] = Exercise(name, function, compare, vary)
         return function
 
     return register
@@ -99,6 +134,8 @@ class Verdict:
     expected: Any
     given: Any
     text: str
+    #: Where no answer was given: what a page needs to make a form for one.
+    form: Mapping[str, Any] | None = None
 
     def __bool__(self) -> bool:
         return self.right
@@ -111,7 +148,10 @@ class Verdict:
     def html(self) -> str:
         """Return the verdict as HTML."""
         kind = "right" if self.right else "wrong"
-        return f'<p class="mm-verdict mm-{kind}-answer" role="status">{esc(self.text)}</p>'
+        if self.form is None:
+            return f'<p class="mm-verdict mm-{kind}-answer" role="status">{esc(self.text)}</p>'
+        form = esc(json.dumps({"name": self.exercise, **plain(self.form)}))
+        return f'<p class="mm-verdict mm-no-answer" data-exercise="{form}">{esc(self.text)}</p>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/html": own_style() + self.html(), "text/plain": self.text}
@@ -174,10 +214,11 @@ def check(name: str, answer: Any, **params: Any) -> Verdict:
     task = find(name)
     steps = list(task.function(**params))
     labels = [label for label, _ in steps]
-    if answer is ...:
+    if answer is ... or (isinstance(answer, (list, tuple)) and not answer and len(steps) > 1):
         many = "one value" if len(steps) == 1 else f"{len(steps)} values, first"
         text = f"No answer yet. It takes {many}: {labels[0]}."
-        return Verdict(name, False, 1, labels[0], None, None, text)
+        form = {"labels": labels, "params": params, "varies": task.varies}
+        return Verdict(name, False, 1, labels[0], None, None, text, form)
     given = _answers(answer, labels)
     if len(steps) == 1 and len(given) == 1 and _matches(task, steps[0][1], answer):
         given = [answer]
@@ -195,6 +236,60 @@ def check(name: str, answer: Any, **params: Any) -> Verdict:
         return Verdict(name, False, len(steps) + 1, "", None, given[len(steps)], text)
     text = "Right." if len(steps) == 1 else f"Right, all {len(steps)} steps."
     return Verdict(name, True, 0, "", None, None, text)
+
+
+def _word(text: str) -> Any:
+    """Return one word of an answer: a number, yes or no, or the word itself."""
+    word = text.strip().strip("'\"`")
+    if word in ("True", "False", "None"):
+        return {"True": True, "False": False, "None": None}[word]
+    try:
+        return int(word.replace("_", ""), 0)
+    except ValueError:
+        return word
+
+
+def read_answer(text: str, expected: Any) -> Any:
+    """Return what a reader typed for one step as a value of the kind that is @expected.
+
+    Python is understood, and so is what one would write on paper: ``1,024``, ``yes``, ``0, 8, head``.
+    """
+    text = text.strip()
+    if isinstance(expected, bool):
+        return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower(), text)
+    if isinstance(expected, int):
+        number = re.sub(r"(?<=\d)[,_ ](?=\d)", "", text)
+        number = number.lstrip("0") or "0" if number.isdigit() else number
+        try:
+            return int(number, 0)
+        except ValueError:
+            return text
+    if isinstance(expected, str):
+        return text.strip("'\"")
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        pass
+    if isinstance(expected, (list, tuple)):
+        inner = text.strip("()[] ")
+        return [_word(w) for w in (inner.split(",") if "," in inner else inner.split())]
+    return text
+
+
+def check_typed(name: str, answers: Sequence[str], params: Mapping[str, Any]) -> Verdict:
+    """Check what a reader typed into the form of an exercise, one text for each step.
+
+    The first empty one ends the answer.
+    """
+    steps = list(find(name).function(**params))
+    given: list[Any] = []
+    for text, (_, expected) in zip(answers, steps, strict=False):
+        if not text.strip():
+            break
+        given.append(read_answer(text, expected))
+    if not given:
+        return check(name, ..., **params)
+    return check(name, given if len(steps) > 1 else given[0], **params)
 
 
 def _matches(task: Exercise, expected: Any, given: Any) -> bool:

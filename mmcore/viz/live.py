@@ -11,12 +11,15 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmcore.errors import MMError, UsageError
 from mmcore.proc import capture
 from mmcore.viz import cells, player
+from mmcore.viz.check import check_typed
+from mmcore.viz.check import find as find_exercise
 from mmcore.viz.explorable import Explorable, ParamError, find, render
 
 __all__ = ["handle", "provide_captures"]
@@ -94,6 +97,26 @@ def _cells(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
     return cells.run_cells(asked["cells"], fresh=bool(asked["fresh"]), tick=tick)
 
 
+def _check(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
+    """Compare what a reader typed into an exercise's form with what the engine does."""
+    verdict = check_typed(asked["name"], [str(a) for a in asked["answers"]], asked["params"])
+    shown = verdict if verdict.form is None else replace(verdict, form=None)
+    return {"html": shown.html(), "right": verdict.right, "step": verdict.step}
+
+
+def _problem(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
+    """Draw another case of an exercise; ``given`` says in words what its steps' names do not."""
+    task = find_exercise(asked["name"])
+    params = task.case(int(asked["seed"]))
+    labels = task.labels(params)
+    given = [
+        f"{name} = {value}"
+        for name, value in params.items()
+        if name != "seed" and f"{value:#x}" not in labels[0]
+    ]
+    return {"params": params, "labels": labels, "given": ", ".join(given)}
+
+
 def _tool(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
     """Run a tool of the workbench on a reader's text, or on the bytes of a file."""
     data = asked["bytes"] if asked["text"] is None else asked["text"]
@@ -104,6 +127,8 @@ def _tool(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
 OPERATIONS: dict[str, Callable[[Mapping[str, Any], Tick | None], Answer]] = {
     "figure": _figure,
     "cells": _cells,
+    "check": _check,
+    "problem": _problem,
     "tool": _tool,
 }
 

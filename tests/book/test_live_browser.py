@@ -31,6 +31,9 @@ from mmcore.viz.explorable import (
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = check_book.pages_of(ROOT / "_toc.yml")
 CHAPTERS = [p for p in PAGES if re.search(r"/\d\d-", p)]
+AXE = ROOT / "tools" / "web" / "node_modules" / "axe-core" / "axe.min.js"
+#: Findings of axe that come from the theme and harm nobody.
+ALLOWED = {"label-content-name-mismatch", "region"}
 #: Milliseconds that a loaded machine may take to bring Python up, and to run a figure.
 START, RUN = 120_000, 60_000
 
@@ -267,3 +270,147 @@ def test_a_run_can_be_stopped_and_started_again(browser: Any, site: str) -> None
     page.open("mm-ch02-buddy")  # a fresh Python
     page.page.context.close()
     assert page.wrong == []
+
+
+def test_a_cell_runs_after_those_before_it(live: Live) -> None:
+    cells = live.page.locator("div.cell.tag_live")
+    assert cells.count() > 20
+    # Solutions are folded, and what is folded has no role.
+    live.page.evaluate(
+        "document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'))"
+    )
+
+    def run(cell: Any, code: str | None = None) -> str:
+        if cell.get_by_role("button", name="Edit and run").count():
+            cell.get_by_role("button", name="Edit and run").click()
+        if code is not None:
+            cell.locator("textarea").fill(code)
+        cell.get_by_role("status").evaluate("e => { e.textContent = ''; }")
+        cell.locator("textarea").press("Shift+Enter")
+        cell.get_by_role("status").filter(has_text=DONE).wait_for(timeout=START)
+        return str(cell.locator(".mm-cell-output").inner_text())
+
+    # As printed: the last cell that shows text, after all those before it.
+    printed = [
+        i
+        for i in range(cells.count())
+        if cells.nth(i).locator(".cell_output > .output.text_plain").count()
+    ]
+    last = cells.nth(printed[-1])
+    expected = last.locator(".cell_output").inner_text()
+    assert run(last).strip() == expected.strip()
+    # Changed: the first cell gets a name that a later one uses.
+    first, second = cells.nth(0), cells.nth(1)
+    code = first.locator("pre").first.inner_text()
+    assert "ZeroDivisionError" in run(second, "1 / 0")
+    run(first, code + "\nmine = 41")
+    assert run(second, "print('<b>x</b>')\nmine + 1").split() == ["<b>x</b>", "42"]
+    assert second.locator(".mm-cell-output b").count() == 0
+    # A figure in a cell steps like any other.
+    run(second, "explore('ch03.walk')")
+    second.locator(".mm-fig .mm-stage").focus()
+    live.page.keyboard.press("ArrowRight")
+    assert second.locator(".mm-count").inner_text().startswith("2 / ")
+    # A cell before this one fails: it is named.
+    run(first, "nonsense")
+    second.locator("textarea").press("Shift+Enter")
+    second.get_by_role("status").filter(has_text="cell 1 fails: NameError").wait_for(timeout=RUN)
+    for cell in (first, second):
+        cell.get_by_role("button", name="Reset").click()
+    assert first.locator("textarea").input_value() == code.rstrip("\n")
+    assert second.locator(".mm-cell-output").is_hidden()
+    assert live.wrong == []
+
+
+DONE = re.compile(r"Run here|It failed|Stopped|fails:|could not")
+
+
+def test_an_endless_cell_can_be_stopped(live: Live) -> None:
+    cell = live.page.locator("div.cell.tag_live").nth(2)
+    cell.get_by_role("button", name="Edit and run").click()
+    cell.locator("textarea").fill("while True: pass")
+    cell.locator("textarea").press("Control+Enter")
+    cell.get_by_role("button", name="Stop").click(timeout=START)
+    cell.get_by_role("status").filter(has_text="Stopped").wait_for()
+    cell.get_by_role("button", name="Reset").click()
+    assert live.wrong == []
+
+
+def test_exercises_answer_back(live: Live) -> None:
+    forms = live.page.locator(".mm-exercise-form")
+    assert forms.count() >= 5
+    varied = 0
+    for form in forms.all():
+        if not form.get_by_role("button", name="New problem").count():
+            continue
+        varied += 1
+        form.get_by_role("button", name="New problem").click()
+        form.locator("p").filter(has_text="Problem ").wait_for(timeout=START)
+        fields = form.locator(".mm-answers input")
+        for field in fields.all():
+            field.fill("999999")
+        form.get_by_role("button", name="Check").click()
+        verdict = form.locator(".mm-wrong-answer")
+        verdict.wait_for(timeout=RUN)
+        # It names the first difference: put right what it says, again and again, and all is right.
+        for _ in range(fields.count()):
+            said = re.search(r"the engine has (.*)\.$", verdict.inner_text())
+            assert said is not None, verdict.inner_text()
+            wrong = form.locator(".mm-answers [aria-invalid=true]")
+            assert wrong.count() == 1
+            wrong.fill(said.group(1))
+            before = verdict.inner_text()
+            form.get_by_role("button", name="Check").click()
+            form.locator(".mm-verdict").filter(has_not_text=before).wait_for(timeout=RUN)
+        assert form.locator(".mm-right-answer").inner_text().startswith("Right"), form.inner_text()
+        form.get_by_role("button", name="The book's own").click()
+    assert varied >= 2
+    assert live.wrong == []
+
+
+def test_live_controls_fit_a_phone_and_are_accessible(browser: Any, site: str) -> None:
+    phone = {"color_scheme": "dark", "viewport": {"width": 390, "height": 844}, "has_touch": True}
+    page = Live(browser, f"{site}/{CHAPTERS[0]}.html", **phone)
+    for figure in ("mm-ch02-buddy", "mm-ch02-fragmentation", "mm-ch02-zonelist"):
+        page.open(figure)
+    cell = page.page.locator("div.cell.tag_live").first
+    cell.get_by_role("button", name="Edit and run").click()
+    assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.page.evaluate(
+        "() => Promise.all(document.getAnimations().map(a => a.finished.catch(() => {})))"
+    )
+    page.page.evaluate(AXE.read_text())
+    found = page.page.evaluate(
+        "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
+        ".map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 160)])"
+    )
+    page.page.context.close()
+    assert [f for f in found if f[0] not in ALLOWED] == []
+    assert page.wrong == []
+
+
+def test_a_page_opened_from_a_file_says_why_it_cannot_run(browser: Any, html: Path) -> None:
+    page = browser.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.goto((html / f"{CHAPTERS[0]}.html").as_uri())
+    why = page.locator(".mm-why").first
+    why.locator("summary").click()
+    assert "opened from a file" in why.inner_text()
+    assert page.get_by_role("button", name="Run it live").count() == 0
+    stage = page.locator("#mm-ch02-buddy .mm-stage")
+    stage.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#mm-ch02-buddy .mm-count").inner_text().startswith("2 / ")
+    page.close()
+    assert wrong == []
+
+
+def test_nothing_is_loaded_before_the_reader_asks(browser: Any, site: str) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto(f"{site}/{CHAPTERS[0]}.html", wait_until="networkidle")
+    page.close()
+    live = [url for url in asked if "/_static/live/" in url]
+    assert live and all("/page-" in url for url in live)

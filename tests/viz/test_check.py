@@ -1,11 +1,16 @@
 """check(): right, or the first step that differs and what the engine has there."""
 
 import json
+import sys
 
 import pytest
 
 from mmcore.errors import UsageError
 from mmcore.viz import check, exercise
+
+checks = sys.modules["mmcore.viz.check"]  # the package has a function of that name
+
+checks = sys.modules["mmcore.viz.check"]  # the package has a function of that name
 
 
 @exercise("testc.lists")
@@ -43,7 +48,7 @@ def test_the_first_wrong_step_is_named():
 @pytest.mark.parametrize(
     "answer, step, says",
     [
-        ([], 1, "Right so far, 0 of 3 steps. Next is free 8."),
+        ([], 1, "No answer yet. It takes 3 values, first: free 8."),
         (RIGHT[:2], 3, "Right so far, 2 of 3 steps. Next is free 10."),
         (RIGHT + [{}], 4, "All 3 steps are right, but your answer has 4."),
         (None, 1, "you have None"),
@@ -94,3 +99,57 @@ def test_an_unknown_exercise_is_refused():
         check("testc.lost", 1)
     with pytest.raises(UsageError, match="needs the form"):
         exercise("Nope")
+
+
+@pytest.mark.parametrize(
+    "typed, expected, means",
+    [
+        ("1,024", 1024, 1024),
+        (" 11 264 ", 11264, 11264),
+        ("0x15", 21, 21),
+        ("021", 21, 21),
+        ("many", 21, "many"),
+        ("yes", True, True),
+        ("False", False, False),
+        ("1", True, "1"),
+        ("'vma_lock_abort'", "vma_lock_abort", "vma_lock_abort"),
+        ("(0, 8, 'head')", (0, 8, "head"), (0, 8, "head")),
+        ("0, 8, head", (0, 8, "head"), [0, 8, "head"]),
+        ("0 8 head", (0, 8, "head"), [0, 8, "head"]),
+        ("{0: [8]}", {0: [8]}, {0: [8]}),
+        ("__import__('os').getcwd()", {0: [8]}, "__import__('os').getcwd()"),
+        ("[" * 100_000, [1], None),
+    ],
+)
+def test_what_a_reader_types_is_understood(typed, expected, means):
+    read = checks.read_answer(typed, expected)
+    assert means is None or (read == means and type(read) is type(means))
+
+
+def test_a_form_is_checked_step_by_step():
+    right = checks.check_typed("ch02.free-order", ["0 8 head", "1, 8, head", "", "x"], {})
+    assert not right and right.step == 3 and "2 of 4 steps" in right.text
+    wrong = checks.check_typed("ch02.free-order", ["0 8 head", "1 9 head"], {})
+    assert not wrong and wrong.step == 2 and "you have" in wrong.text
+    assert checks.check_typed("ch02.high-min", ["3,917"], {})
+    assert checks.check_typed("ch02.high-min", [" "], {}).form is not None
+
+
+def test_an_unanswered_exercise_carries_its_form():
+    verdict = check("ch02.free-order", [], seed=3)
+    assert verdict.form["params"] == {"seed": 3} and verdict.form["varies"]
+    assert "data-exercise=" in verdict.html() and '"name"' not in verdict.html()
+    assert "data-exercise=" not in check("ch02.free-order", ["x"]).html()
+
+
+def test_a_new_seed_is_a_new_problem():
+    for name in ("ch02.free-order", "ch02.gfp", "ch02.claim", "ch02.high-min", "ch03.indices"):
+        task = checks.find(name)
+        cases = [task.case(seed) for seed in range(1, 6)]
+        assert cases == [task.case(seed) for seed in range(1, 6)]
+        assert len({str(case) for case in cases}) >= 4, name
+        for case in cases:
+            steps = task.function(**case)
+            assert checks.check_typed(name, [str(expected) for _, expected in steps], case), name
+    with pytest.raises(UsageError, match="one case only"):
+        checks.find("ch03.oops").case(1)

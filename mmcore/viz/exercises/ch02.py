@@ -99,7 +99,16 @@ def _same_flags(expected: Any, given: Any) -> bool:
         return False
 
 
-@exercise("ch02.gfp", compare=_same_flags)
+def _some_flags(rng: random.Random) -> dict[str, Any]:
+    """Draw a request as a log might show it: a caller's usual mask with a few modifiers."""
+    base = rng.choice(
+        ("GFP_KERNEL", "GFP_ATOMIC", "GFP_NOWAIT", "GFP_HIGHUSER_MOVABLE", "GFP_NOFS")
+    )
+    more = rng.sample(("__GFP_COMP", "__GFP_ZERO", "__GFP_NOWARN", "__GFP_NORETRY"), 2)
+    return {"value": parse_gfp("|".join([base, *more]))}
+
+
+@exercise("ch02.gfp", compare=_same_flags, vary=_some_flags)
 def gfp(value: int = 0x52CC0) -> Steps:
     """The names of the flags in a gfp value."""
     return [(f"{value:#x}", gfp_str(value))]
@@ -177,7 +186,12 @@ def claim_zone(movable: int = 300, unmovable: int = 0) -> Zone:
     return zone
 
 
-@exercise("ch02.claim")
+def _some_block(rng: random.Random) -> dict[str, Any]:
+    movable = rng.randint(100, 400)
+    return {"movable": movable, "unmovable": rng.randint(0, 500 - movable)}
+
+
+@exercise("ch02.claim", vary=_some_block)
 def claim(movable: int = 300, unmovable: int = 0) -> Steps:
     """What try_to_steal_block() counts in that block for an unmovable request, and decides."""
     zone = claim_zone(movable, unmovable)
@@ -219,7 +233,7 @@ def failing_zone() -> Zone:
     return zone
 
 
-@exercise("ch02.failure")
+@exercise("ch02.failure", vary=lambda rng: {"order": rng.randint(2, 9)})
 def failure(order: int = 5) -> Steps:
     """The numbers behind an atomic request's failure in `failing_zone()`."""
     zone = failing_zone()
@@ -242,7 +256,11 @@ def failure(order: int = 5) -> Steps:
 # ---- 7 and 8: numbers ----------------------------------------------------------------------------
 
 
-@exercise("ch02.high-min")
+def _some_zone(rng: random.Random) -> dict[str, Any]:
+    return {"low": rng.randint(300, 60_000), "cpus": rng.choice((1, 2, 4, 8, 64)), "batch": 63}
+
+
+@exercise("ch02.high-min", vary=_some_zone)
 def high_min(low: int = 15670, cpus: int = 4, batch: int = 63) -> Steps:
     """pcp high_min from a zone's low watermark, CPUs and batch."""
     zone = bare_zone(1024, cpus=cpus, free=False)

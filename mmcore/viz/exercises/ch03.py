@@ -46,7 +46,7 @@ def _map(task: TaskStruct, addr: int, pages: int) -> int:
     return addr
 
 
-@exercise("ch03.indices")
+@exercise("ch03.indices", vary=lambda rng: {"address": rng.randrange(1 << 47)})
 def indices(address: int = 0x7F3A12345678, levels: int = 4) -> Steps:
     """Return the index in each table, top level first, and the offset."""
     return [(f"{name} of {address:#x}", i) for name, i in pg.table_indices(address, levels)]
@@ -160,7 +160,7 @@ def _touches_for(size: int, step: int, most: int) -> int:
     raise UsageError(f"{most} touches {step} bytes apart do not cost {size} bytes of tables")
 
 
-@exercise("ch03.million")
+@exercise("ch03.million", vary=lambda rng: {"size": rng.randint(20, 400) * 4096})
 def million(size: int = 1 << 20) -> Steps:
     """Return the smallest number of touches whose tables weigh @size bytes, in three confines."""
     return [

@@ -5,7 +5,7 @@ canonical); 2 wrong use (an unknown option, a file that is not there, a word tha
 ``compare``: 0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input
 is bad. A reader of the output that goes away (``| head``) is no error.
 
-The tools (zoneinfo, buddyinfo, alloc-failure, gfp, pte, pagemap, kpageflags, address) print what
+The tools (zoneinfo, buddyinfo, alloc-failure, oom-report, gfp, pte, pagemap, kpageflags, address) print what
 `mmcore.report.workbench.run()` returns, which is also what the book's workbench page shows. With --json
 they print it as data: ``schema``, ``tool``, ``ok``, ``text``, ``rows``, ``error``, ``line``; the exit
 status is the same.
@@ -39,6 +39,7 @@ EPILOG = """examples:
   python -m mmcore pte 0x8000000012345867           bits of a page table entry
   python -m mmcore address ffff888012345678         which region, which indices
   dmesg | python -m mmcore alloc-failure -          why an allocation failed
+  journalctl -k | python -m mmcore oom-report -     who was killed for want of memory, and why
   python -m mmcore compare                          this machine's /proc beside the model
   python -m mmcore compare -v capture.txt           a recorded kernel beside the model
 """
@@ -210,6 +211,26 @@ def cmd_alloc_failure(args: argparse.Namespace) -> int:
     return _report("alloc-failure", _bytes(args.file), args.json)
 
 
+def cmd_oom_report(args: argparse.Namespace) -> int:
+    """Explain the OOM killer's reports in a log: who asked, why it could not be had, who died and why.
+
+    Logs of Linux 2.6 to 6.x in any form: dmesg, journalctl (-o json, too), syslog, JSON of container
+    platforms; wrapped, cut short, several reports at once. The ranking is recomputed by the rule of the
+    report's kernel, and all memory is accounted for. --html prints a page.
+    """
+    data = _bytes(args.file)
+    if not args.html:
+        return _report("oom-report", data, args.json)
+    from mmcore.report import oom_html, workbench
+
+    result = workbench.examine("oom-report", data)
+    if result.error is not None:
+        print(f"mmcore oom-report: {result.error}", file=sys.stderr)
+    else:
+        print(oom_html.page(workbench.text_of(data)))
+    return result.status
+
+
 def _compare_all(args: argparse.Namespace) -> tuple[list[compare.Report], list[str]]:
     """Return the reports on all captures that were named, and what is wrong with the others."""
     from mmcore.report import compare
@@ -280,6 +301,7 @@ def _add_tools(command: Command) -> None:
         ("zoneinfo", cmd_zoneinfo, "say who may allocate from which zone now", "/proc/zoneinfo"),
         ("buddyinfo", cmd_buddyinfo, "free blocks by order and how fragmented", "/proc/buddyinfo"),
         ("alloc-failure", cmd_alloc_failure, "explain failures and OOM reports in a log", ""),
+        ("oom-report", cmd_oom_report, "say who was killed for want of memory, and why", ""),
     )
     words = (
         ("gfp", cmd_gfp, "decode a gfp mask", "0xcc0, GFP_KERNEL|__GFP_ZERO, a line of a log"),
@@ -303,6 +325,7 @@ def _add_tools(command: Command) -> None:
         )
     for sub in subs.values():
         sub.add_argument("--json", action="store_true", help="print JSON instead")
+    subs["oom-report"].add_argument("--html", action="store_true", help="print a page instead")
     subs["buddyinfo"].add_argument(
         "--extfrag-threshold", metavar="N", help="vm.extfrag_threshold, 0 to 1000 (default: 500)"
     )

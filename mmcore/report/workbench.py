@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmcore.errors import MMError, ParseError, UsageError
-from mmcore.report import address, alloc_failure, buddyinfo, gfp, pte, zone_state
+from mmcore.report import address, alloc_failure, buddyinfo, gfp, oom_report, pte, zone_state
 
 __all__ = ["MAX_INPUT", "SCHEMA", "Result", "TOOLS", "Tool", "examine", "run", "text_of", "tools"]
 
@@ -252,6 +252,11 @@ def _alloc_failure(text: str) -> Work:
     return lines, [explanation.to_dict() for explanation in said], None
 
 
+def _oom_report(text: str) -> Work:
+    said = oom_report.examine(text)
+    return oom_report.lines(said), [oom_report.to_dict(analysis) for analysis in said], None
+
+
 def _pte(text: str) -> Work:
     level = 1
     if match := re.search(r"\bsize=(\w{1,8})", text[:400]):
@@ -308,6 +313,19 @@ def _buddyinfo_example() -> str:
     return "\n".join(found[-2:]) + "\n"
 
 
+def _oom_example() -> str:
+    """A cgroup's OOM report of a guest, without its stack trace and the counters of events."""
+    from mmcore.proc.capture import load
+
+    lines = load("n1-256m/oom")["memcg_dmesg"].split("\n")
+    first = [i for i, line in enumerate(lines) if "invoked oom-killer" in line][:2]
+    report = lines[first[0] : first[1]]
+    memory = next(i for i, line in enumerate(report) if "memory: usage" in line)
+    events = re.compile(r"\] (?:workingset|pg|swp|thp|numa)\w* \d")
+    kept = [line for line in report[memory:] if not events.search(line)]
+    return "\n".join([*report[:2], *kept]) + "\n"
+
+
 def _failure_example() -> str:
     """The failure report of an exhausted guest, without its stack trace."""
     from mmcore.proc.capture import load
@@ -333,6 +351,17 @@ _DEVICE_PRIVATE = (
 TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
+        Tool(
+            "oom-report",
+            "Why was this process killed?",
+            "Paste what the OOM killer wrote to the log, or a whole log: dmesg, journalctl, syslog, JSON.",
+            "java invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0 ...",
+            12,
+            "dmesg | python -m mmcore oom-report -",
+            "sec-watermarks",
+            _oom_report,
+            _oom_example,
+        ),
         Tool(
             "alloc-failure",
             "Why did this allocation fail?",

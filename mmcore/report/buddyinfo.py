@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from mmcore.errors import ParseError, UsageError
 from mmcore.mm.mmzone import PAGE_ALLOC_COSTLY_ORDER
 from mmcore.proc.buddyinfo import BuddyInfo
-from mmcore.report.kernlog import MAX_LINE, split_prefix
+from mmcore.report.kernlog import numbered_lines, split_prefix
 
 __all__ = [
     "EXTFRAG_THRESHOLD",
@@ -189,8 +189,16 @@ def read_zones(text: str) -> tuple[list[BuddyInfo], int]:
     """
     zones: list[BuddyInfo] = []
     skipped, open_zone = 0, False
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = split_prefix(raw[:MAX_LINE])[1].strip()
+    last = 0
+    for number, raw in numbered_lines(text):
+        open_zone = open_zone and number == last + 1
+        last = number
+        if not open_zone and "Node " not in raw and "kB" not in raw:
+            skipped += not raw.isspace()
+            continue
+        line = raw.strip()
+        if not line.startswith("Node "):
+            line = split_prefix(raw)[1].strip()
         if open_zone and _MORE.fullmatch(line):
             zones[-1].nr_free += [int(word) for word in line.split()]
             _check_zone(zones, number, line)

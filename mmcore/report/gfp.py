@@ -155,7 +155,8 @@ def _combined(flags: dict[str, int], nowait_nowarn: bool = False) -> dict[str, i
         del out["GFP_KERNEL_ACCOUNT"]
     if "COLD" in f:
         out["GFP_TEMPORARY"] = reclaim | f["IO"] | f["FS"] | f["RECLAIMABLE"]
-    return {name: bits for name, bits in out.items() if bits}
+    known = [(name, bits) for name, bits in out.items() if bits]
+    return dict(sorted(known, key=lambda pair: -pair[1].bit_count()))
 
 
 _LOW_OLD = (
@@ -489,26 +490,40 @@ def _keep(found: dict[tuple[int, str], GfpMask], mask: GfpMask) -> None:
 def find_masks(text: str, chosen: Numbering | None = None) -> list[GfpMask]:
     """Return the different masks that a log or a trace names, at most `MAX_MASKS`."""
     found: dict[tuple[int, str], GfpMask] = {}
+    known: dict[tuple[str, str, str, bool], GfpMask | None] = {}
     for pattern in (_KEYED, _PAIR):
         for match in pattern.finditer(text):
-            if len(found) >= MAX_MASKS:
-                break
-            number, names = match[1], match[2]
-            try:
-                line = text[max(0, match.start() - 120) : match.start()].rpartition("\n")[2]
-                report = "allocation failure" in line or "invoked oom-killer" in line
-                if number and report and not names and not chosen:
-                    if int(number, 16) >> 32 == 0:
-                        _keep(found, nameless(int(number, 16)))
-                elif number:
-                    _keep(found, _number(number.lower(), names, chosen))
-                elif match[3]:
-                    _keep(found, _from_names(match[3], chosen))
-            except UsageError:
+            line = text[max(0, match.start() - 120) : match.start()].rpartition("\n")[2]
+            report = "allocation failure" in line or "invoked oom-killer" in line
+            names = match[3] if pattern is _KEYED else None
+            key = (match[1] or "", match[2] or "", names or "", report)
+            if key in known:
+                mask = known[key]
+                if mask is not None:
+                    mask.count += 1
                 continue
+            if len(known) >= 4 * MAX_MASKS or len(found) >= MAX_MASKS:
+                break
+            known[key] = mask = _match_mask(key, chosen)
+            if mask is not None:
+                _keep(found, mask)
+                known[key] = found[mask.mask, mask.table.version]
         if found:
             break
     return list(found.values())
+
+
+def _match_mask(key: tuple[str, str, str, bool], chosen: Numbering | None) -> GfpMask | None:
+    """Read what a pattern found: number, names beside it, names alone; None if it makes no sense."""
+    number, beside, alone, report = key
+    try:
+        if alone:
+            return _from_names(alone, chosen)
+        if report and not beside and chosen is None and int(number, 16) >> 32 == 0:
+            return nameless(int(number, 16))
+        return _number(number.lower(), beside or None, chosen)
+    except UsageError:
+        return None
 
 
 def decode(text: str) -> list[GfpMask]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["MAX_LINE", "LogLine", "logical_lines", "split_prefix"]
+__all__ = ["MAX_LINE", "LogLine", "logical_lines", "numbered_lines", "split_prefix"]
 
 #: What is read of one line. The kernel's own lines are at most 1,024 bytes, most of them far less.
 MAX_LINE = 4096
@@ -89,6 +89,12 @@ _CUT = re.compile(
 _CUT_REST = re.compile(r"[a-z_()]{0,20}:?\d{0,20}[kK]?B?\)?(?= |$)")
 
 
+#: Words of a report's first line that may have been cut.
+_HEAD_WORD = re.compile(
+    r"(?:nodemask|cpuset|mems_allowed|gfp_mask|order|oom_score_adj|oom_adj)=\S+|mode:0x\S+|order:\d+,?"
+)
+
+
 def _joins(line: LogLine, stamp: str, text: str) -> str | None:
     """Return what to put between @line and @text if @text is the rest of it, else None."""
     if stamp.strip("> |") or line.lines >= MAX_JOINED or not text:
@@ -97,11 +103,28 @@ def _joins(line: LogLine, stamp: str, text: str) -> str | None:
     if not _LONG.match(head) or _WHOLE.search(head):
         return None
     rest = text.lstrip()
+    if head.count("(") > head.count(")") and re.match(r"[\w|]*\)", rest):
+        return ""  # inside the names of a mask, which have no spaces
+    last, first = head.rpartition(" ")[2], rest.partition(" ")[0]
+    if last and "=" in last + first and _HEAD_WORD.fullmatch(last + first) and "kB" not in first:
+        return "" if not _REST.match(rest) or last.endswith("=") else " "
     if _CUT.search(head) and not head.endswith(":") and _CUT_REST.match(rest):
-        together = head.rpartition(" ")[2] + rest.partition(" ")[0]
-        if re.fullmatch(rf"{_VALUE}|{_BLOCK}", together):
+        if re.fullmatch(rf"{_VALUE}|{_BLOCK}", last + first):
             return ""
     return " " if _REST.match(rest) else None
+
+
+_NOT_EMPTY = re.compile(r"[^\n]+")
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not empty, each as far as it is read, with their numbers from 1."""
+    number, at = 1, 0
+    for match in _NOT_EMPTY.finditer(text):
+        begin = match.start()
+        number += text.count("\n", at, begin)
+        at = begin
+        yield number, text[begin : min(match.end(), begin + MAX_LINE)]
 
 
 def _raw_lines(text: str, start: int) -> Iterator[str]:

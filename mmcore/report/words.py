@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from mmcore.errors import UsageError
+from mmcore.report.kernlog import numbered_lines
 
 __all__ = ["MAX_WORDS", "Word", "read_words"]
 
@@ -82,7 +83,7 @@ def read_words(
 ) -> list[Word]:
     """Return the 64-bit numbers of a text, at most `MAX_WORDS`; hexadecimal, with or without 0x.
 
-    A line of ``od`` may begin with its offset. In a log, only lines with a label are read.
+    A line of ``od`` may begin with its offset. In a log, only numbers with a label are read.
 
     :param what: what they are, for messages
     :param labels: words in lower case that may stand before a number
@@ -91,36 +92,41 @@ def read_words(
     """
     labels = labels or set()
     words: list[Word] = []
-    error: UsageError | None = None
-    at = 0
-    number = 0
-    while at <= len(text) and len(words) < MAX_WORDS:
-        end = text.find("\n", at)
-        end = len(text) if end < 0 else end
-        line, at, number = text[at : min(end, at + 4096)], end + 1, number + 1
+    offset = 0  # how long the offsets of od are; its last line is one alone
+    for number, line in numbered_lines(text):
         tokens = _TOKEN.findall(line)
+        if offset and len(tokens) == 1 and len(tokens[0]) == offset:
+            continue
+        offset = len(tokens[0]) if tokens and _is_offset(tokens, 0) else offset
         try:
             words += _line_words(tokens, number, labels, what, decimal)
         except UsageError as err:
-            found = _labelled(line, number, labels)
-            words += found
-            if not found and error is None:
-                error = UsageError(f"line {number}: {err}" if number > 1 else str(err))
-    if not words and error is not None:
-        raise error
+            found = _labelled(text, labels)
+            if found:
+                return found
+            where = f"line {number}: " if number > 1 else ""
+            raise UsageError(f"{where}{err}") from None
+        if len(words) >= MAX_WORDS:
+            break
     if not words:
         raise UsageError(
             f"nothing was given: {what} is a hexadecimal number such as 0x8000000012345867"
         )
-    if error is not None and not any(w.label for w in words):
-        raise error
     return words[:MAX_WORDS]
 
 
-def _labelled(line: str, number: int, labels: set[str]) -> list[Word]:
-    """Return only the labelled numbers of a line that has other words, too."""
-    found = []
-    for match in re.finditer(r"\b([A-Za-z]\w{1,3})[:= ]{1,2}([0-9a-fA-F]{1,16})\b", line):
-        if match[1].lower() in labels:
-            found.append(Word(int(match[2], 16), match[1], number))
+def _labelled(text: str, labels: set[str]) -> list[Word]:
+    """Return only the labelled numbers of a text that has other words, too, such as an oops.
+
+    Of several walks only the first is read: it ends where a level comes again.
+    """
+    if not labels:
+        return []
+    names = "|".join(sorted(labels, key=lambda name: (-len(name), name)))
+    pattern = re.compile(rf"\b({names})[:= ]{{1,2}}([0-9a-fA-F]{{1,16}})\b", re.IGNORECASE)
+    found: list[Word] = []
+    for match in pattern.finditer(text):
+        if any(word.label.lower() == match[1].lower() for word in found):
+            break
+        found.append(Word(int(match[2], 16), match[1], text.count("\n", 0, match.start()) + 1))
     return found

@@ -43,7 +43,7 @@ from mmcore.mm.mmzone import (
 )
 from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.report.buddyinfo import MAX_ZONES, read_zones, size
-from mmcore.report.kernlog import MAX_LINE
+from mmcore.report.kernlog import numbered_lines
 
 if TYPE_CHECKING:
     from mmcore.machine import Machine
@@ -212,6 +212,7 @@ class ZoneText:
     node: int
     name: str
     line: int
+    head: str = ""
     pages: dict[str, int] = field(default_factory=dict)
     protection: list[int] = field(default_factory=list)
     blocks: list[int] | None = None
@@ -231,19 +232,15 @@ def _number(word: str) -> int | None:
     return int(word) if len(word) <= 20 and word.isascii() and word.isdigit() else None
 
 
-def _protection(lines: list[str], i: int) -> list[int]:
-    """Read a protection line, which may be wrapped."""
-    text = " ".join(lines[i : i + 3])[:MAX_LINE].partition("(")[2].partition(")")[0]
-    words = [word.strip() for word in text.split(",")]
+def _protection(text: str) -> list[int]:
+    """Read what stands between the parentheses of a protection line."""
+    words = [word.strip() for word in text.partition("(")[2].partition(")")[0].split(",")]
     numbers = [_number(word.removeprefix("-")) for word in words]
     return [n for n in numbers if n is not None] if None not in numbers else []
 
 
-def _take(zone: ZoneText, words: list[str], lines: list[str], i: int) -> None:
+def _take(zone: ZoneText, words: list[str]) -> None:
     """Read one line of a zone."""
-    if words[0] == "protection:" and not zone.protection:
-        zone.protection = _protection(lines, i)
-        return
     if words[0] == "pages" and len(words) == 3:
         words = words[1:]
     if len(words) == 2 and (words[0] in NEEDED or words[0] in OPTIONAL):
@@ -262,29 +259,35 @@ def read(text: str) -> tuple[list[ZoneText], list[str]]:
     """
     zones: list[ZoneText] = []
     blocks: list[str] = []
-    lines = text.split("\n")
-    for i, line in enumerate(lines):
-        words = line[:MAX_LINE].split()
+    wrapped = ""  # a protection line that goes on
+    for number, line in numbered_lines(text):
+        words = line.split()
         if not words:
             continue
         if words[0] == "Node" and len(words) >= 4 and words[2] == "zone":
             node = _number(words[1].rstrip(","))
             if node is None or node >= 1 << 16 or len(zones) >= MAX_ZONES:
-                raise ParseError("/proc/zoneinfo", i + 1, line, "expected 'Node N, zone NAME'")
+                raise ParseError("/proc/zoneinfo", number, line, "expected 'Node N, zone NAME'")
             if len(words) == 4:
-                zones.append(ZoneText(node, words[3][:16], i + 1))
+                zones.append(ZoneText(node, words[3][:16], number, line))
             else:
                 blocks.append(line)
+            wrapped = ""
+        elif zones and (wrapped or words[0] == "protection:"):
+            wrapped = f"{wrapped} {line}"
+            if ")" in wrapped or len(wrapped) > 400:
+                zones[-1].protection = zones[-1].protection or _protection(wrapped)
+                wrapped = ""
         elif zones:
-            _take(zones[-1], words, lines, i)
+            _take(zones[-1], words)
     if not zones:
-        first = lines[0] if text.strip() else ""
-        why = "no line is of the form 'Node N, zone NAME'" if first else "the text is empty"
+        first = text.partition("\n")[0] if text.strip() else ""
+        why = "no line is of the form 'Node N, zone NAME'" if text.strip() else "the text is empty"
         raise ParseError("/proc/zoneinfo", 1, first, why)
-    return _whole(zones, lines), _add_blocks(zones, blocks)
+    return _whole(zones), _add_blocks(zones, blocks)
 
 
-def _whole(zones: list[ZoneText], lines: list[str]) -> list[ZoneText]:
+def _whole(zones: list[ZoneText]) -> list[ZoneText]:
     """Return the zones of which everything needed is there.
 
     :raises ParseError: if one in the middle is not, or none is
@@ -294,12 +297,8 @@ def _whole(zones: list[ZoneText], lines: list[str]) -> list[ZoneText]:
         zones.pop()  # the text was cut short
     for zone in zones:
         if lack := zone.missing():
-            raise ParseError(
-                "/proc/zoneinfo",
-                zone.line,
-                lines[zone.line - 1],
-                f"the zone that begins here has no '{lack}' line",
-            )
+            why = f"the zone that begins here has no '{lack}' line"
+            raise ParseError("/proc/zoneinfo", zone.line, zone.head, why)
     return zones
 
 

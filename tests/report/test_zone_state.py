@@ -63,3 +63,186 @@ def test_verdicts() -> None:
 def test_report_takes_marks_from_the_text() -> None:
     text = capture.load("n1-1g/physical")["zoneinfo"].replace("min      11087", "min      12345")
     assert "min 12345, low 13858, high 16629" in zone_state.report(text)
+
+
+# ---- texts of other kernels ----------------------------------------------------------------------
+
+
+def same_shares(text: str) -> int:
+    """Compare what the text says with what the engine says of a machine made from it."""
+    from mmcore import rebuild
+
+    cap = capture.Capture("x")
+    cap.sections.append(capture.Section("zoneinfo", "cat /proc/zoneinfo", "0", text, 1))
+    mine = zone_state.examine(text).states
+    engine = zone_state.zone_states(rebuild.from_zoneinfo(cap))
+    assert mine == engine
+    return sum(len(state.shares) for state in mine)
+
+
+CAPTURES = [
+    "n1-1g/physical",
+    "n2-5g/physical",
+    "n4-1g/physical",
+    "n1-1g/watermarks",
+    "n4-1g/watermarks",
+]
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_real_files_give_what_the_engine_gives(name: str) -> None:
+    text = capture.load(name).file("/proc/zoneinfo")
+    assert text is not None and same_shares(text) >= 42
+
+
+def test_indentation_and_other_counters_do_not_matter() -> None:
+    text = capture.load("n4-1g/physical")["zoneinfo"]
+    want = zone_state.examine(text).states
+    bare = "\n".join(line.strip() for line in text.split("\n") if "nr_" not in line)
+    assert zone_state.examine(bare).states == want
+    wrapped = text.replace(", 943", ",\n        943")
+    assert zone_state.examine(wrapped).states == want
+
+
+#: The form of 2.6.32 to 4.7: no per-node part, counters before the protection, four zones.
+OLD = """Node 0, zone      DMA
+  pages free     3976
+        min      33
+        low      41
+        high     49
+        scanned  0
+        spanned  4095
+        present  3840
+    nr_free_pages 3976
+    nr_inactive_anon 0
+        protection: (0, 2983, 16095, 16095)
+  pagesets
+    cpu: 0
+              count: 0
+              high:  0
+              batch: 1
+  vm stats threshold: 8
+  all_unreclaimable: 1
+  start_pfn:         1
+  inactive_ratio:    1
+Node 0, zone   Normal
+  pages free     20000
+        min      14000
+        low      17500
+        high     21000
+        scanned  12
+        spanned  3407872
+        present  3407872
+        managed  3356700
+    nr_free_pages 20000
+        protection: (0, 0, 0, 0)
+  pagesets
+    cpu: 0
+              count: 155
+              high:  186
+              batch: 31
+"""
+
+
+def test_an_old_kernels_file() -> None:
+    report = zone_state.examine(OLD)
+    assert report.kinds == ["DMA", "DMA32", "Normal", "Movable"] and report.old
+    dma, normal = report.states
+    assert (dma.free, dma.min, dma.managed) == (3976, 33, 3840)  # no "managed" then: present
+    by_key = {(s.zone, x.request.name, x.highest): x.pages for s in report.states for x in s.shares}
+    assert by_key["DMA", "GFP_KERNEL, GFP_USER", 0] == 3976 - 33
+    assert by_key["DMA", "GFP_KERNEL, GFP_USER", 2] == 0  # 3976 < 33 + 16095
+    assert by_key["Normal", "any, first try", 2] == 20000 - 17500
+    assert by_key["Normal", "GFP_ATOMIC", 2] == 20000 - 14000 * 3 // 8
+    lines = report.lines()
+    assert lines[0].startswith("GFP_KERNEL can have 6000 pages")
+    assert any("between low and high" in line for line in lines)
+    assert any("An older kernel wrote this text" in line for line in lines)
+
+
+def test_zones_of_a_32_bit_kernel() -> None:
+    text = "".join(
+        f"Node 0, zone {name}\n pages free 1000\n min 10\n low 12\n high 14\n present 2000\n"
+        f" protection: ({protection})\n"
+        for name, protection in (
+            ("DMA", "0, 700, 3000, 3000"),
+            ("Normal", "0, 0, 2300, 2300"),
+            ("HighMem", "0, 0, 0, 0"),
+        )
+    )
+    report = zone_state.examine(text)
+    assert report.kinds == ["DMA", "Normal", "HighMem", "Movable"]
+    assert [who for _, who in report.columns] == [
+        "GFP_DMA",
+        "GFP_KERNEL",
+        "GFP_HIGHUSER",
+        "GFP_HIGHUSER_MOVABLE",
+    ]
+    normal = {x.highest: x.pages for x in report.states[1].shares if x.request.name == "GFP_NOWAIT"}
+    assert normal == {1: 990, 2: 0, 3: 0}  # 1000 < 10 + 2300
+
+
+def test_with_free_blocks_the_largest_order_is_told() -> None:
+    cap = capture.load("n1-1g/physical")
+    report = zone_state.examine(cap["zoneinfo"] + cap["buddyinfo"])
+    assert {share.largest for s in report.states for share in s.shares} == {10}
+    few = cap["zoneinfo"] + "Node 0, zone DMA32 100000 200 3 0 0 0 0 0 0 0 0\n"
+    shares = [x for s in zone_state.examine(few).states if s.zone == "DMA32" for x in s.shares]
+    assert {x.largest for x in shares} == {2}
+    dma = [x for s in zone_state.examine(few).states if s.zone == "DMA" for x in s.shares]
+    assert {x.largest for x in dma} == {None}
+
+
+def test_low_memory_is_said_first() -> None:
+    text = OLD.replace("free     20000", "free     14000")
+    said = zone_state.examine(text).summary()
+    assert said == (
+        "GFP_KERNEL must reclaim before it gets a page, from any zone; 8750 pages are left for "
+        "GFP_ATOMIC."
+    )
+    text = OLD.replace("free     20000", "free     15000")
+    assert (
+        "below the low mark: node 0 Normal. kswapd is awake" in zone_state.examine(text).summary()
+    )
+    text = OLD.replace("free     20000", "free     1000")
+    assert zone_state.examine(text).summary().endswith("GFP_ATOMIC fails, too.")
+
+
+def test_a_boosted_mark_does_not_hold_for_single_atomic_pages() -> None:
+    """zone_watermark_fast() tests order-0 requests that may use the reserve against the mark itself."""
+    text = OLD.replace("        min      14000", "        boost    4000\n        min      14000")
+    (normal,) = [s for s in zone_state.examine(text).states if s.zone == "Normal"]
+    floors = {x.request.name: x.floor for x in normal.shares if x.highest == 2}
+    assert floors["GFP_KERNEL, GFP_USER"] == 14000
+    assert floors["GFP_ATOMIC"] == 10000 - 5000 - 5000 // 4
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        ("", 1, "empty"),
+        ("hello\n", 1, "no line is of the form"),
+        ("\n\nNode 0, zone DMA\n pages free 5\n", 3, "no 'min' line"),
+        (OLD.replace("        low      41\n", ""), 1, "no 'low' line"),
+        (OLD.replace("(0, 2983, 16095, 16095)", "(0, x)"), 1, "no 'protection' line"),
+        ("Node x, zone DMA\n", 1, "expected"),
+    ],
+)
+def test_damaged_texts_name_the_line(text: str, line: int, why: str) -> None:
+    from mmcore.errors import ParseError
+
+    with pytest.raises(ParseError, match=why) as caught:
+        zone_state.examine(text)
+    assert caught.value.line == line
+
+
+def test_a_text_cut_short_is_read_as_far_as_it_is_whole() -> None:
+    text = capture.load("n1-1g/physical")["zoneinfo"]
+    whole = zone_state.examine(text).states
+    for length in range(400, len(text), 517):
+        try:
+            states = zone_state.examine(text[:length]).states
+        except Exception as err:
+            assert "no '" in str(err) and length < text.index("Node 0, zone    DMA32") + 3000
+            continue
+        assert [s.zone for s in states] == [s.zone for s in whole][: len(states)]

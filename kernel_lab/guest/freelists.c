@@ -5,6 +5,8 @@
  * Prints the page allocator's own lists, which no file of /proc shows in their order. They are read
  * from the kernel's memory through /proc/kcore; layout.h says where fields lie in this very kernel.
  *
+ * It runs as a real-time task, which may go below the min mark by half, and says so.
+ *
  * "workload" takes a snapshot, does a seeded sequence of operations, and takes another. Both are
  * printed at the end, so that printing does not come between them, and the trace is marked:
  * the allocator's events between SNAP1-END and SNAP2-BEGIN lead from the first to the second.
@@ -430,6 +432,6 @@ int main(int argc, char **argv)
 	mark("SNAP2-END");
 	if (write(tracing_on, "0", 1) < 0)
 		fail("tracing_on");
-	printf("SNAPSHOT 1\n%sSNAPSHOT 2\n%s", first, second);
+	printf("policy=fifo rt_priority=%d\nSNAPSHOT 1\n%sSNAPSHOT 2\n%s", first_in_line.sched_priority, first, second);
 	return 0;
 }

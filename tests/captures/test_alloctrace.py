@@ -19,10 +19,10 @@ from mmcore.report.alloctrace import replay, snapshots
 
 CAPTURES = {
     "n1-256m/alloctrace": 8867,
-    # Most memory was taken first, so requests fall back between migratetypes and zones.
-    "n1-256m/alloctrace_fallback": 7797,
-    # Two nodes.
-    "n2-768m/alloctrace_fallback": 7629,
+    # Most memory was taken first, so requests fall back between migratetypes and zones, near the marks.
+    "n1-256m/alloctrace_fallback": 14143,
+    # Two nodes; the program is a real-time task, which may go below the min mark.
+    "n2-768m/alloctrace_fallback": 14188,
 }
 
 

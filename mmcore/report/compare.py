@@ -21,9 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from mmcore import rebuild
+from mmcore.config import PAGE_SIZE
 from mmcore.errors import MMError, ParseError, UsageError
 from mmcore.machine import Machine
-from mmcore.mm import page_alloc
+from mmcore.mm import memblock, page_alloc
+from mmcore.mm.mmzone import PAGES_PER_SECTION, for_each_populated_zone
 from mmcore.proc import (
     buddyinfo,
     capture,
@@ -667,6 +669,51 @@ def _alloc_lists(s: Subject) -> Result:
 
 
 @_register(
+    "memory-blocks",
+    EXACT,
+    "Which blocks of memory there are follows from the memory map; a block has a zone if all of it lies "
+    "in one zone of one node.",
+    "memory_sections",
+    "memblocks",
+)
+def _memory_blocks(s: Subject) -> Result:
+    recorded: dict[int, dict[str, str]] = {}
+    folder = "/sys/devices/system/memory/"
+    text = s.cap.get("memory_sections") or s.section("memblocks")
+    for number, name, value in re.findall(rf"^{folder}memory(\d{{1,9}})/(\w+) = (.*)$", text, re.M):
+        recorded.setdefault(int(number), {})[name] = value
+    size = re.search(rf"^{folder}block_size_bytes = ([0-9a-f]{{1,12}})$", text, re.MULTILINE)
+    if size is None or int(size[1], 16) < PAGES_PER_SECTION * PAGE_SIZE:
+        raise NotComparable("needs block_size_bytes")
+    s.boot_log()
+    m, per_block = s.machine, int(size[1], 16) // PAGE_SIZE
+    sections = m.mm_init.present_section_nr
+    blocks = sorted({nr * PAGES_PER_SECTION // per_block for nr in sections})
+    result = Result()
+    result.add("blocks", blocks, sorted(recorded))
+    for block in blocks:
+        values = recorded.get(block, {})
+        zones = _zones_of_block(m, block * per_block, (block + 1) * per_block)
+        name = zones[0] if len(zones) == 1 else "none"
+        result.add(f"memory{block} valid_zones", name, values.get("valid_zones"))
+        result.add(f"memory{block} phys_index", f"{block:08x}", values.get("phys_index"))
+    return result
+
+
+def _zones_of_block(m: Machine, start: int, end: int) -> list[str]:
+    """Return the zones that a block of memory lies in, on each node that has memory in it."""
+    ranges = memblock.for_each_mem_pfn_range(m.memblock, memblock.MAX_NUMNODES)
+    nodes = {nid: None for first, last, nid in ranges if first < end and start < last}
+    return [
+        zone.name
+        for zone in for_each_populated_zone(m)
+        if zone.node in nodes
+        and zone.zone_start_pfn < end
+        and start < zone.zone_start_pfn + zone.spanned_pages
+    ]
+
+
+@_register(
     "snapshot",
     EXACT,
     "Free lists and per-CPU lists, loaded into the model's zones, must come out line for line.",
@@ -866,6 +913,7 @@ def _uncovered(cap: Capture, outcomes: list[Outcome]) -> list[str]:
         s.name
         for s in cap.sections
         if s.name not in read
+        and s.text.strip()
         and s.command.removeprefix("cat ") not in read
         and s.name not in ("uname", "cmdline")
         and not s.name.startswith("SOURCE ")

@@ -103,6 +103,7 @@ def changed(text: str, section: str, pattern: str) -> str:
         ("physical", "zoneinfo", r"protection: \(0, (\d+)", "protection", "DMA protection[1]"),
         ("physical", "zoneinfo", r"batch: (\d+)", "pcp-limits", "Node 0 DMA cpu 0 batch"),
         ("physical", "zoneinfo", r"^        high +(\d+)", "mark-steps", "Node 0 DMA high"),
+        ("physical", "memblocks", r"memory1/phys_index = (\d+)", "memory-blocks", "memory1 phys"),
         ("physical", "dmesg", r"On node 0, zone DMA: (\d+) pages", "boot-lines", "unavailable"),
         ("physical", "dmesg", r"Built (\d+) zonelists", "zonelists", "zonelists line 1"),
         (

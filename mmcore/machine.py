@@ -17,10 +17,12 @@ from mmcore.arch.x86.image import BootParams, KernelImage
 from mmcore.arch.x86.numa import SratNode
 from mmcore.config import REFERENCE, Config
 from mmcore.errors import UsageError
+from mmcore.kernel.cgroup.cgroup import CgroupRoot
 from mmcore.mm import sparse
 from mmcore.mm.gfp import GFP_BOOT_MASK
 from mmcore.mm.internal import InitTask, PageAllocHooks
 from mmcore.mm.memblock import Memblock
+from mmcore.mm.memcontrol import MemcgState
 from mmcore.mm.mm import VMA_LOCK_EVENTS, MmStruct, PagingState
 from mmcore.mm.mm_init import MmInit
 from mmcore.mm.mmzone import Zone
@@ -113,6 +115,10 @@ class Machine:
         self.mthp_enabled: dict[int, str] = {9: "inherit"}  # by order; missing is "never"
         self.vma_lock_event: dict[str, int] = dict.fromkeys(VMA_LOCK_EVENTS, 0)
         self.race_points: dict[str, list[Callable[[], None]]] = {}  # scripted concurrent actors
+
+        # kernel/cgroup/cgroup.c, mm/memcontrol.c; mem_cgroup_init() fills them
+        self.cgrp_dfl_root: CgroupRoot | None = None
+        self.memcg = MemcgState()
 
     def _init_boot_state(self) -> None:
         """Set what the boot code uses and leaves behind."""

@@ -113,6 +113,12 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
     "model:try_to_compact_pages": ("order", "gfp_flags", "priority", "result"),
     "model:out_of_memory": ("order", "gfp_flags"),
     "model:page_allocation_failure": ("order", "gfp_flags"),
+    # mm/memcontrol.c: one step of a charge (value: batch, pages reclaimed, killed or not, pages due),
+    # what a CPU keeps in advance, the wait above memory.high
+    "model:memcg_charge": ("memcg", "step", "nr_pages", "value"),
+    "model:memcg_event": ("memcg", "event"),
+    "model:memcg_stock": ("cpu", "memcg", "action", "nr_pages", "stock"),
+    "model:memcg_high": ("memcg", "nr_pages", "nr_reclaimed", "penalty_jiffies"),
 }
 
 

@@ -9,11 +9,13 @@ runs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from mmcore.arch.x86 import pgtable as pg
 from mmcore.arch.x86 import tlb
 from mmcore.arch.x86.mmap import PF_RANDOMIZE, arch_pick_mmap_layout
 from mmcore.errors import ENOMEM, UsageError
+from mmcore.kernel.cgroup.cgroup import cgroup_exit, cgroup_fork
 from mmcore.lib.maple_tree import mt_dup, mt_leaves
 from mmcore.machine import Machine
 from mmcore.mm import filemap, memory, mmap, rmap, util
@@ -78,6 +80,11 @@ class TaskStruct:
     rlim: dict[int, tuple[int, int]] = field(default_factory=lambda: dict(util.INIT_RLIMITS))
     cap_effective: int = util.CAP_FULL_SET
     children: list[TaskStruct] = field(default_factory=list, repr=False)
+    cgroup: Any = field(default=None, repr=False)
+    memcg_nr_pages_over_high: int = 0
+    active_memcg: Any = field(default=None, repr=False)
+    objcg: Any = field(default=None, repr=False)
+    objcg_update: bool = False  # CURRENT_OBJCG_UPDATE_FLAG
 
 
 def mm_alloc(m: Machine | None = None, levels: int | None = None) -> MmStruct | None:
@@ -126,6 +133,8 @@ def spawn(m: Machine, comm: str = "task", mm: MmStruct | None = None) -> TaskStr
     pid = m.paging.next_pid
     m.paging.next_pid += 1
     task = TaskStruct(m, pid, comm, mm, mm)
+    if mm.owner is None:
+        mm.owner = task
     switch_to(m, task)
     return task
 
@@ -273,6 +282,9 @@ def kernel_clone(task: TaskStruct, *, vm: bool = False) -> TaskStruct | int:
     child.flags = task.flags & PF_RANDOMIZE
     child.personality, child.cap_effective = task.personality, task.cap_effective
     child.rlim = dict(task.rlim)
+    if mm.owner is None:
+        mm.owner = child
+    cgroup_fork(task, child)
     task.children.append(child)
     return child
 
@@ -320,3 +332,4 @@ def do_exit(task: TaskStruct) -> None:
     """
     task.flags |= PF_EXITING
     exit_mm(task)
+    cgroup_exit(task)

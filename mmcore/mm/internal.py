@@ -254,7 +254,18 @@ class InitTask:
     :ivar prio: 0-99 for a real-time task, 120 for one with nice 0, as in include/linux/sched/prio.h
     """
 
-    __slots__ = ("comm", "fatal_signal", "flags", "pid", "prio")
+    __slots__ = (
+        "active_memcg",
+        "cgroup",
+        "comm",
+        "fatal_signal",
+        "flags",
+        "memcg_nr_pages_over_high",
+        "objcg",
+        "objcg_update",
+        "pid",
+        "prio",
+    )
 
     def __init__(self) -> None:
         self.flags = 0
@@ -262,6 +273,11 @@ class InitTask:
         self.comm = "swapper"
         self.pid = 0
         self.prio = DEFAULT_PRIO
+        self.cgroup: Any = None
+        self.memcg_nr_pages_over_high = 0
+        self.active_memcg: Any = None
+        self.objcg: Any = None
+        self.objcg_update = False
 
 
 # ---- what later subsystems plug in ---------------------------------------------------------------

@@ -491,6 +491,7 @@ class MmStruct:
     sys: PagingState = field(default_factory=lambda: PagingState(), repr=False)
     forbids_zeropage: bool = False
     context: MmContext = field(default_factory=MmContext, repr=False)
+    owner: Any = field(default=None, repr=False)  # the task whose memory cgroup pays
     mm_cpumask: int = 0
     tlb_flush_pending: int = 0
     ptl: list[int] = field(default_factory=list, repr=False)  # pfns of the tables locked now

@@ -14,6 +14,7 @@ Simplified: one charge ends before the next begins, so the limit is never missed
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from mmcore.cint import ULONG_MAX, u64
 from mmcore.config import PAGE_SIZE
@@ -59,6 +60,7 @@ class PageCounter:
     :ivar local_watermark: highest usage since somebody wrote to a peak file
     :ivar failcnt: charges that hit its limit
     :ivar protection_support: keep the sums for ``min`` and ``low``
+    :ivar container: what the counter is part of (container_of() in the kernel)
 
     ``high`` starts at 0, which would throttle everything: whoever makes a counter sets it.
 
@@ -81,6 +83,7 @@ class PageCounter:
     low: int = 0
     high: int = 0
     max: int = PAGE_COUNTER_MAX
+    container: Any = field(default=None, repr=False)
 
 
 def check_setting(name: str, nr_pages: int) -> None:

@@ -85,8 +85,9 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
     # arch/x86/mm/fault.c, mm/memory.c: a decision, its outcome, and the locks held then
     "model:fault_step": ("function", "step", "lock"),
     "model:warn": ("text",),
-    # mm/vma.c: with which neighbours a range is merged ("left", "right", "both" or "none"), and splits
-    "model:vma_merge": ("start", "end", "merged"),
+    # mm/vma.c: with which neighbours a range is merged ("left", "right", "both" or "none"), and what
+    # stood against each side, "" for nothing; splits
+    "model:vma_merge": ("start", "end", "merged", "left", "right"),
     "model:vma_split": ("vm_start", "vm_end", "addr"),
     # mm/page_alloc.c: free lists; "to_tail" tells which end of the list got the block
     "model:buddy_merge": ("pfn", "buddy_pfn", "order", "migratetype"),

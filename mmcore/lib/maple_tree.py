@@ -13,7 +13,7 @@ therefore differ from the kernel's; what a lookup or a search answers may not.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Generic, TypeVar
 
 from mmcore.cint import ULONG_MAX
@@ -34,6 +34,7 @@ __all__ = [
     "mas_walk",
     "mt_dup",
     "mt_leaves",
+    "mt_search_path",
     "mt_validate",
 ]
 
@@ -369,6 +370,47 @@ class MapleTree(Generic[T]):
                 if last - first >= size - 1:
                     return last if rev else first
         return -EBUSY
+
+
+#: (node, slot, first index, last index, largest gap there, what is done)
+SearchStep = tuple[MapleNode, int, int, int, int, str]
+
+
+def _search_steps(
+    node: MapleNode, lo: int, low: int, high: int, size: int, rev: bool
+) -> Generator[SearchStep, None, bool]:
+    i = bisect_left(node.pivots, low)
+    j = bisect_left(node.pivots, min(high, node.pivots[-1]), i)
+    for k in range(j, i - 1, -1) if rev else range(i, j + 1):
+        first, last = node.pivots[k - 1] + 1 if k else lo, node.pivots[k]
+        if node.gaps is not None:
+            enough = node.gaps[k] >= size
+            yield node, k, first, last, node.gaps[k], "down" if enough else "too small"
+            if enough and (yield from _search_steps(node.slots[k], first, low, high, size, rev)):
+                return True
+        elif node.slots[k] is not None:
+            yield node, k, first, last, 0, "taken"
+        else:
+            found = min(last, high) - max(first, low) >= size - 1
+            gap = last - first + 1
+            what = "found" if found else "clipped" if gap >= size else "too small"
+            yield node, k, first, last, gap, what
+            if found:
+                return True
+    return False
+
+
+def mt_search_path(
+    tree: MapleTree[Any], low: int, high: int, size: int, rev: bool = True
+) -> Iterator[SearchStep]:
+    """Yield how a gap of @size inside [@low, @high] is looked for, slot by slot.
+
+    What is done at a slot is one of "down", "too small", "taken", "found", and "clipped": the gap is
+    large enough, its part inside the limits is not.
+
+    :param rev: from the top, as `mas_empty_area_rev()` does
+    """
+    yield from _search_steps(tree.root, 0, low, high, size, rev)
 
 
 def _halves(node: MapleNode) -> tuple[MapleNode, MapleNode]:

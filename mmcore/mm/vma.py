@@ -663,10 +663,62 @@ def commit_merge(
     return 0
 
 
-def _emit_merge(vmg: VmaMergeStruct, start: int, end: int, kind: str) -> None:
+def m_trace_on(mm: MmStruct) -> bool:
+    """Tell whether somebody listens to events."""
+    return mm.machine is not None and mm.machine.trace.on
+
+
+def _side_obstacle(vmg: VmaMergeStruct, right: bool) -> str:
+    """Return the first predicate that keeps a range from merging with one neighbour, "" if none does."""
+    vma = vmg.next if right else vmg.prev
+    if vma is None:
+        return "no neighbour"
+    if (vma.vm_start != vmg.end) if right else (vma.vm_end != vmg.start):
+        return "hole"
+    pages = (vmg.end - vmg.start) >> PAGE_SHIFT
+    follows = vma.vm_pgoff == vmg.pgoff + pages
+    if not right:
+        follows = vma.vm_pgoff + vma_pages(vma) == vmg.pgoff
+    for word, ok in (
+        ("special", not vmg.flags & VM_SPECIAL),
+        ("policy", vmg.policy == vma.vm_policy),
+        ("flags", not (vma.vm_flags ^ vmg.flags) & ~VM_SOFTDIRTY),
+        ("file", vma.vm_file is vmg.file),
+        ("userfaultfd", vma.vm_userfaultfd_ctx is vmg.uffd_ctx),
+        ("name", vma.anon_name == vmg.anon_name),
+        ("anon_vma", is_mergeable_anon_vma(vmg.anon_vma, vma.anon_vma, vma)),
+        ("pgoff", follows),
+    ):
+        if not ok:
+            return word
+    return ""
+
+
+def _emit_merge(
+    vmg: VmaMergeStruct,
+    start: int,
+    end: int,
+    left: bool,
+    right: bool,
+    inside: tuple[bool, bool] = (False, False),
+) -> None:
+    """Emit what merges, and why the rest does not; called before anything is changed.
+
+    :param inside: whether the range begins, and whether it ends, in the middle of its VMA
+    """
     m = vmg.mm.machine
-    if m is not None and m.trace.on:
-        m.trace.emit("model:vma_merge", start, end, kind)
+    if m is None or not m.trace.on:
+        return
+    why = ["", ""]
+    for side, merges in ((0, left), (1, right)):
+        if not merges:
+            word = "inside" if inside[side] else _side_obstacle(vmg, side == 1)
+            if not word:  # each neighbour would do, but not both
+                close = vmg.next is not None and not can_merge_remove_vma(vmg.next)
+                word = "close" if close else "anon_vmas differ" if left or right else "just expand"
+            why[side] = word
+    kind = "both" if left and right else "left" if left else "right" if right else "none"
+    m.trace.emit("model:vma_merge", start, end, kind, *why)
 
 
 def _merge_sides(vmg: VmaMergeStruct) -> tuple[bool, bool]:
@@ -708,8 +760,12 @@ def vma_merge_existing_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
     vmg.state = VMA_MERGE_NOMERGE
     merge_left, merge_right = _merge_sides(vmg)
     following = vmg.next
+    if m_trace_on(vmg.mm):
+        probe = vmg_vma_state(prev, vma, start, end)
+        probe.flags, probe.policy, probe.next = vmg.flags, vmg.policy, vma_next(vma)
+        inside = (start != vma.vm_start, end != vma.vm_end)
+        _emit_merge(probe, start, end, merge_left, merge_right, inside)
     if not merge_left and not merge_right:
-        _emit_merge(vmg, start, end, "none")
         return None
     vma_start_write(vma)
     if merge_left:
@@ -721,7 +777,6 @@ def vma_merge_existing_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
     adjust: VmAreaStruct | None = None
     adj_start = 0
     both = merge_left and merge_right
-    _emit_merge(vmg, start, end, "both" if both else "left" if merge_left else "right")
     if both:
         assert prev is not None and following is not None
         vmg.vma, vmg.start, vmg.end, vmg.pgoff = (
@@ -770,10 +825,12 @@ def vma_merge_new_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
         raise KernelBug("vma_merge_new_range() is for ranges that are not mapped")
     vmg.state = VMA_MERGE_NOMERGE
     if vmg.flags & VM_SPECIAL or (prev is None and following is None):
-        _emit_merge(vmg, start, end, "none")
+        _emit_merge(vmg, start, end, False, False)
         return None
     left = can_vma_merge_left(vmg)
     right = not just_expand and can_vma_merge_right(vmg, left)
+    closing = left and right and following is not None and not can_merge_remove_vma(following)
+    _emit_merge(vmg, start, end, left, right and not closing)
     if right:
         assert following is not None
         vmg.end, vmg.vma = following.vm_end, following
@@ -781,10 +838,8 @@ def vma_merge_new_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
     if left:
         assert prev is not None
         vmg.start, vmg.vma, vmg.pgoff = prev.vm_start, prev, prev.vm_pgoff
-        if right and following is not None and not can_merge_remove_vma(following):
-            vmg.end, right = end, False
-    kind = "both" if left and right else "left" if left else "right" if right else "none"
-    _emit_merge(vmg, start, end, kind)
+        if closing:
+            vmg.end = end
     if vmg.vma is not None and not vma_expand(vmg):
         vmg.state = VMA_MERGE_SUCCESS
         return vmg.vma

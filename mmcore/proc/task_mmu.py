@@ -1,4 +1,4 @@
-"""/proc/PID/pagemap, clear_refs, and the memory lines of /proc/PID/status.
+"""/proc/PID/maps, smaps, smaps_rollup, pagemap, clear_refs, statm, and status's memory lines; both ways.
 
 Mirrors parts of fs/proc/task_mmu.c.
 """
@@ -6,7 +6,8 @@ Mirrors parts of fs/proc/task_mmu.c.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmcore.arch.x86 import pgtable as pg
@@ -20,7 +21,9 @@ from mmcore.mm.mm import (
     MM_SHMEMPAGES,
     MM_SWAPENTS,
     VM_EXEC,
+    VM_LOCKED,
     VM_MAYSHARE,
+    VM_PKEY_SHIFT,
     VM_READ,
     VM_SOFTDIRTY,
     VM_WRITE,
@@ -30,15 +33,19 @@ from mmcore.mm.mm import (
     get_mm_rss,
     mmap_write_lock,
     mmap_write_unlock,
+    vm_flags_str,
     vma_start_write,
 )
-from mmcore.mm.mm_types import page_folio, pfn_to_page
+from mmcore.mm.mm_types import folio_nr_pages, page_folio, pfn_to_page
+from mmcore.mm.page_flags import PG_dirty, PG_referenced, PG_swapbacked
 from mmcore.mm.vma import vma_lookup, vma_set_page_prot
 
 if TYPE_CHECKING:
-    from mmcore.mm.mm_types import Page
+    from mmcore.mm.mm_types import Folio, Page
 
 __all__ = [
+    "MapsEntry",
+    "MemSizeStats",
     "PM_FILE",
     "PM_MMAP_EXCLUSIVE",
     "PM_PFRAME_BITS",
@@ -48,12 +55,23 @@ __all__ = [
     "PM_UFFD_WP",
     "PagemapEntry",
     "clear_refs_soft_dirty",
+    "map_fields",
     "pagemap_decode",
     "pagemap_read",
+    "parse_maps",
+    "parse_smaps",
+    "parse_statm",
     "parse_status_memory",
     "pte_to_pagemap_entry",
+    "render_maps",
+    "render_smaps",
+    "render_smaps_rollup",
+    "render_statm",
     "render_status_memory",
+    "smap_gather_stats",
     "status_memory",
+    "task_statm",
+    "vma_name",
 ]
 
 PM_PFRAME_BITS = 55
@@ -254,20 +272,280 @@ def map_fields(vma: VmAreaStruct) -> tuple[int, int, str, int]:
     return vma.vm_start, vma.vm_end, perms, vma.vm_pgoff << PAGE_SHIFT if vma.vm_file else 0
 
 
+def _sizes(text: Iterable[tuple[str, int]]) -> str:
+    return "".join(f"{name + ':':<16}{value:8d} kB\n" for name, value in text)
+
+
+def show_map_vma(vma: VmAreaStruct) -> str:
+    """Return one line of /proc/PID/maps.
+
+    Mirrors fs/proc/task_mmu.c:show_map_vma().
+    """
+    start, end, perms, offset = map_fields(vma)
+    major = minor = ino = 0
+    name = ""
+    if vma.vm_file is not None:
+        mapping = vma.vm_file.f_mapping
+        major, minor = mapping.s_dev
+        ino = mapping.i_ino
+        name = (vma.vm_file.f_path or f"/{mapping.name}").replace("\n", "\\012")
+    else:
+        name = vma_name(vma)
+    line = f"{start:08x}-{end:08x} {perms} {offset:08x} {major:02x}:{minor:02x} {ino} "
+    return f"{line:<73}{name}\n" if name else f"{line}\n"
+
+
+def render_maps(mm: MmStruct) -> str:
+    """Return /proc/PID/maps.
+
+    Mirrors fs/proc/task_mmu.c:show_map().
+    """
+    return "".join(show_map_vma(vma) for vma in mm.mm_mt)
+
+
+@dataclass(slots=True)
+class MemSizeStats:
+    """``struct mem_size_stats``: what smaps adds up, in bytes; the pss values shifted by PSS_SHIFT.
+
+    Mirrors fs/proc/task_mmu.c:mem_size_stats.
+    """
+
+    resident: int = 0
+    shared_clean: int = 0
+    shared_dirty: int = 0
+    private_clean: int = 0
+    private_dirty: int = 0
+    referenced: int = 0
+    anonymous: int = 0
+    lazyfree: int = 0
+    anonymous_thp: int = 0
+    shmem_thp: int = 0
+    file_thp: int = 0
+    swap: int = 0
+    pss: int = 0
+    pss_anon: int = 0
+    pss_file: int = 0
+    pss_shmem: int = 0
+    pss_dirty: int = 0
+    pss_locked: int = 0
+    swap_pss: int = 0
+
+
+PSS_SHIFT = 12
+
+
+def smaps_page_accumulate(
+    mss: MemSizeStats,
+    folio: Folio,
+    size: int,
+    pss: int,
+    dirty: bool,
+    locked: bool,
+    private: bool,
+) -> None:
+    """Add @size bytes of @folio, of which this process pays @pss.
+
+    Mirrors fs/proc/task_mmu.c:smaps_page_accumulate().
+    """
+    mss.pss += pss
+    if rmap.folio_test_anon(folio):
+        mss.pss_anon += pss
+    elif folio.flags >> PG_swapbacked & 1:
+        mss.pss_shmem += pss
+    else:
+        mss.pss_file += pss
+    if locked:
+        mss.pss_locked += pss
+    dirty = dirty or folio.flags >> PG_dirty & 1 == 1
+    if dirty:
+        mss.pss_dirty += pss
+    name = ("private_" if private else "shared_") + ("dirty" if dirty else "clean")
+    setattr(mss, name, getattr(mss, name) + size)
+
+
+def smaps_account(
+    mss: MemSizeStats, page: Page, compound: bool, young: bool, dirty: bool, locked: bool
+) -> None:
+    """Add one present entry.
+
+    Simplified: no KSM pages; the page's own young flag belongs to idle page tracking.
+
+    Mirrors fs/proc/task_mmu.c:smaps_account().
+    """
+    folio = page_folio(page)
+    nr = folio_nr_pages(folio) if compound else 1
+    size = nr << PAGE_SHIFT
+    if rmap.folio_test_anon(folio):
+        mss.anonymous += size
+        if not (folio.flags >> PG_swapbacked & 1 or dirty or folio.flags >> PG_dirty & 1):
+            mss.lazyfree += size
+    mss.resident += size
+    if young or folio.flags >> PG_referenced & 1:
+        mss.referenced += size
+    if folio._refcount == 1:
+        smaps_page_accumulate(mss, folio, size, size << PSS_SHIFT, dirty, locked, True)
+        return
+    for i in range(nr):
+        each = pfn_to_page(page.zone.machine, page.pfn + i) if nr > 1 else page
+        mapcount = rmap.page_mapcount(each)
+        pss = PAGE_SIZE << PSS_SHIFT
+        if mapcount >= 2:
+            pss //= mapcount
+        smaps_page_accumulate(mss, folio, PAGE_SIZE, pss, dirty, locked, mapcount < 2)
+
+
+def smap_gather_stats(vma: VmAreaStruct, mss: MemSizeStats) -> None:
+    """Add what @vma maps.
+
+    Simplified: a swap entry is this process's alone; pages of shared memory in swap are not seen.
+
+    Mirrors fs/proc/task_mmu.c:smap_gather_stats().
+    """
+    m = vma.vm_mm.machine
+    if m is None:
+        return
+    locked = vma.vm_flags & VM_LOCKED != 0
+    for address, level, entry in pg.iter_leaves(vma.vm_mm, vma.vm_start, vma.vm_end):
+        young, dirty = pg.pte_young(entry), pg.pte_dirty(entry)
+        if level == 2:
+            if huge_memory.is_huge_zero_pmd(m, entry):
+                continue
+            page: Page | None = pfn_to_page(m, pg.pmd_pfn(entry))
+            if page is not None and rmap.folio_test_anon(page_folio(page)):
+                mss.anonymous_thp += huge_memory.PMD_SIZE
+            smaps_account(mss, page_folio(page), True, young, dirty, locked)  # type: ignore[arg-type]
+            continue
+        if pg.pte_present(entry):
+            page = memory.vm_normal_page(vma, address, entry)
+            if page is not None:
+                smaps_account(mss, page, False, young, dirty, locked)
+        elif swapops.is_swap_pte(entry):
+            if not swapops.non_swap_entry(swapops.pte_to_swp_entry(entry)):
+                mss.swap += PAGE_SIZE
+                mss.swap_pss += PAGE_SIZE << PSS_SHIFT
+
+
+def show_smap_sizes(mss: MemSizeStats, rollup: bool) -> str:
+    """Return the lines from Rss to Locked.
+
+    Mirrors fs/proc/task_mmu.c:__show_smap().
+    """
+    kb = {name: getattr(mss, name) >> 10 for name in MemSizeStats.__dataclass_fields__}
+    for name in list(kb):
+        if name.startswith("pss") or name == "swap_pss":
+            kb[name] >>= PSS_SHIFT
+    lines = [("Rss", kb["resident"]), ("Pss", kb["pss"]), ("Pss_Dirty", kb["pss_dirty"])]
+    if rollup:
+        lines += [(f"Pss_{n}", kb[f"pss_{n.lower()}"]) for n in ("Anon", "File", "Shmem")]
+    lines += [
+        ("Shared_Clean", kb["shared_clean"]),
+        ("Shared_Dirty", kb["shared_dirty"]),
+        ("Private_Clean", kb["private_clean"]),
+        ("Private_Dirty", kb["private_dirty"]),
+        ("Referenced", kb["referenced"]),
+        ("Anonymous", kb["anonymous"]),
+        ("KSM", 0),
+        ("LazyFree", kb["lazyfree"]),
+        ("AnonHugePages", kb["anonymous_thp"]),
+        ("ShmemPmdMapped", kb["shmem_thp"]),
+        ("FilePmdMapped", kb["file_thp"]),
+        ("Shared_Hugetlb", 0),
+    ]
+    tail = [("Swap", kb["swap"]), ("SwapPss", kb["swap_pss"]), ("Locked", kb["pss_locked"])]
+    return f"{_sizes(lines)}Private_Hugetlb: {0:7d} kB\n{_sizes(tail)}"
+
+
+def show_smap(vma: VmAreaStruct) -> str:
+    """Return one mapping's part of /proc/PID/smaps.
+
+    Mirrors fs/proc/task_mmu.c:show_smap().
+    """
+    mss = MemSizeStats()
+    smap_gather_stats(vma, mss)
+    sizes = _sizes(
+        (
+            ("Size", (vma.vm_end - vma.vm_start) >> 10),
+            ("KernelPageSize", 4),
+            ("MMUPageSize", 4),
+        )
+    )
+    eligible = int(huge_memory.thp_vma_allowable_orders(vma, vma.vm_flags, (1 << 10) - 1) != 0)
+    text = show_map_vma(vma) + sizes + show_smap_sizes(mss, False)
+    text += f"THPeligible:    {eligible:8d}\n"
+    m = vma.vm_mm.machine
+    if m is not None and m.config.cpu_pku:
+        text += f"ProtectionKey:  {vma.vm_flags >> VM_PKEY_SHIFT & 15:8d}\n"
+    return f"{text}VmFlags: {vm_flags_str(vma.vm_flags)} \n"
+
+
+def render_smaps(mm: MmStruct) -> str:
+    """Return /proc/PID/smaps."""
+    return "".join(show_smap(vma) for vma in mm.mm_mt)
+
+
+def render_smaps_rollup(mm: MmStruct) -> str:
+    """Return /proc/PID/smaps_rollup.
+
+    Mirrors fs/proc/task_mmu.c:show_smaps_rollup().
+    """
+    mss = MemSizeStats()
+    first = last = 0
+    for vma in mm.mm_mt:
+        smap_gather_stats(vma, mss)
+        first, last = first or vma.vm_start, vma.vm_end
+    line = f"{first:08x}-{last:08x} ---p 00000000 00:00 0 "
+    return f"{line:<73}[rollup]\n{show_smap_sizes(mss, True)}"
+
+
 def status_memory(mm: MmStruct) -> dict[str, int]:
-    """Return the memory lines of /proc/PID/status that paging decides, in kB.
+    """Return the memory lines of /proc/PID/status in kB.
 
     Mirrors fs/proc/task_mmu.c:task_mem().
     """
     kb = PAGE_SIZE >> 10
+    rss = get_mm_rss(mm)
+    text = page_align(mm.end_code) - (mm.start_code & -PAGE_SIZE)
+    text = min(text, mm.exec_vm << PAGE_SHIFT)
     return {
-        "VmRSS": get_mm_rss(mm) * kb,
+        "VmPeak": max(mm.hiwater_vm, mm.total_vm) * kb,
+        "VmSize": mm.total_vm * kb,
+        "VmLck": mm.locked_vm * kb,
+        "VmPin": mm.pinned_vm * kb,
+        "VmHWM": max(mm.hiwater_rss, rss) * kb,
+        "VmRSS": rss * kb,
         "RssAnon": get_mm_counter(mm, MM_ANONPAGES) * kb,
         "RssFile": get_mm_counter(mm, MM_FILEPAGES) * kb,
         "RssShmem": get_mm_counter(mm, MM_SHMEMPAGES) * kb,
+        "VmData": mm.data_vm * kb,
+        "VmStk": mm.stack_vm * kb,
+        "VmExe": text >> 10,
+        "VmLib": ((mm.exec_vm << PAGE_SHIFT) - text) >> 10,
         "VmPTE": mm.pgtables_bytes >> 10,
         "VmSwap": get_mm_counter(mm, MM_SWAPENTS) * kb,
+        "HugetlbPages": 0,
     }
+
+
+def task_statm(mm: MmStruct) -> tuple[int, int, int, int, int]:
+    """Return (size, resident, shared, text, data) in pages.
+
+    Mirrors fs/proc/task_mmu.c:task_statm().
+    """
+    shared = get_mm_counter(mm, MM_FILEPAGES) + get_mm_counter(mm, MM_SHMEMPAGES)
+    text = (page_align(mm.end_code) - (mm.start_code & -PAGE_SIZE)) >> PAGE_SHIFT
+    resident = shared + get_mm_counter(mm, MM_ANONPAGES)
+    return mm.total_vm, resident, shared, text, mm.data_vm + mm.stack_vm
+
+
+def render_statm(mm: MmStruct) -> str:
+    """Return /proc/PID/statm."""
+    size, resident, shared, text, data = task_statm(mm)
+    return f"{size} {resident} {shared} {text} 0 {data} 0\n"
+
+
+def page_align(x: int) -> int:
+    """Round up to whole pages (``PAGE_ALIGN()``)."""
+    return x + PAGE_SIZE - 1 & -PAGE_SIZE
 
 
 def render_status_memory(mm: MmStruct) -> str:
@@ -294,3 +572,122 @@ def parse_status_memory(text: str) -> dict[str, int]:
     if not values:
         raise ParseError("/proc/PID/status", 1, text.partition("\n")[0], "no memory lines")
     return values
+
+
+# --- reading maps and smaps -------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class MapsEntry:
+    """One mapping as /proc/PID/maps and smaps show it.
+
+    :ivar offset: file offset in bytes
+    :ivar dev: "major:minor" as printed
+    :ivar name: path, [heap] ..., or ""; newlines of a path are still \\012
+    :ivar sizes: the kB lines of smaps, by name; empty for maps
+    :ivar flags: the VmFlags words; None where the text has none
+    :ivar line: number of its line in the text
+    """
+
+    start: int
+    end: int
+    perms: str
+    offset: int
+    dev: str
+    inode: int
+    name: str
+    line: int
+    sizes: dict[str, int] = field(default_factory=dict)
+    flags: tuple[str, ...] | None = None
+
+    @property
+    def pages(self) -> int:
+        """Its length in pages."""
+        return (self.end - self.start) >> PAGE_SHIFT
+
+    def header(self) -> str:
+        """Return the line of maps again."""
+        where = f"{self.start:08x}-{self.end:08x} {self.perms} {self.offset:08x} "
+        where += f"{self.dev} {self.inode} "
+        return f"{where:<73}{self.name}" if self.name else where
+
+
+_HEADER = re.compile(
+    r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) ([0-9a-f]{1,16}) "
+    r"([0-9a-f]{1,8}:[0-9a-f]{1,8}) (\d{1,20})(?: *$| +(\S.*?)$)"
+)
+_SIZE = re.compile(r"(\w[\w ]*):\s*(\d{1,19}) kB")
+_OTHER = re.compile(r"(THPeligible|ProtectionKey|VmFlags):\s*(.*)")
+
+
+def _parse_header(number: int, line: str, last: int) -> MapsEntry:
+    match = _HEADER.fullmatch(line)
+    if match is None:
+        raise ParseError("/proc/PID/maps", number, line, "not a mapping")
+    start, end = int(match[1], 16), int(match[2], 16)
+    if start >= end or start < last:
+        raise ParseError("/proc/PID/maps", number, line, "mappings out of order")
+    return MapsEntry(
+        start, end, match[3], int(match[4], 16), match[5], int(match[6]), match[7] or "", number
+    )
+
+
+def parse_maps(text: str) -> list[MapsEntry]:
+    """Read a /proc/PID/maps text.
+
+    :raises ParseError: for a line that is no mapping, or mappings that are out of order
+    """
+    entries: list[MapsEntry] = []
+    last = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        if "[vsyscall]" in line:
+            last = 0
+        entry = _parse_header(number, line, last)
+        last = entry.end
+        entries.append(entry)
+    if not entries:
+        raise ParseError("/proc/PID/maps", 1, text.partition("\n")[0], "no mappings")
+    return entries
+
+
+def parse_smaps(text: str) -> list[MapsEntry]:
+    """Read a /proc/PID/smaps (or smaps_rollup) text.
+
+    :raises ParseError: for a line that is neither a mapping nor one of its values
+    """
+    entries: list[MapsEntry] = []
+    last = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        size, other = _SIZE.fullmatch(line.rstrip()), _OTHER.match(line)
+        if size is None and other is None:
+            last = 0 if "[vsyscall]" in line else last
+            entries.append(_parse_header(number, line, last))
+            last = entries[-1].end
+        elif not entries:
+            raise ParseError("/proc/PID/smaps", number, line, "a value before the first mapping")
+        elif size is not None:
+            entries[-1].sizes[size[1]] = int(size[2])
+        elif other is not None and other[1] == "VmFlags":
+            entries[-1].flags = tuple(other[2].split())
+        elif other is not None:
+            if not other[2].strip().isdecimal():
+                raise ParseError("/proc/PID/smaps", number, line, "not a number")
+            entries[-1].sizes[other[1]] = int(other[2])
+    if not entries:
+        raise ParseError("/proc/PID/smaps", 1, text.partition("\n")[0], "no mappings")
+    return entries
+
+
+def parse_statm(text: str) -> tuple[int, ...]:
+    """Read /proc/PID/statm: seven numbers of pages.
+
+    :raises ParseError: if there are not seven numbers
+    """
+    words = text.split()
+    if len(words) != 7 or not all(w.isascii() and w.isdecimal() and len(w) < 20 for w in words):
+        raise ParseError("/proc/PID/statm", 1, text.partition("\n")[0], "not seven numbers")
+    return tuple(int(w) for w in words)

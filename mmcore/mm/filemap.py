@@ -186,7 +186,7 @@ def filemap_add_folio(m: Machine, mapping: AddressSpace, index: int) -> Folio | 
 
     Mirrors mm/filemap.c:filemap_add_folio().
     """
-    folio = page_alloc.alloc_pages(m, mapping.gfp_mask, 0)
+    folio = page_alloc.folio_alloc(m, mapping.gfp_mask, 0)
     if folio is None:
         return None
     folio.flags |= _LOCKED

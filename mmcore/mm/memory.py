@@ -275,7 +275,7 @@ def vma_alloc_folio(gfp: int, order: int, vma: VmAreaStruct, addr: int) -> Folio
 
     Mirrors mm/mempolicy.c:vma_alloc_folio().
     """
-    return page_alloc.alloc_pages(_machine(vma.vm_mm), gfp | _GFP_COMP if order else gfp, order)
+    return page_alloc.folio_alloc(_machine(vma.vm_mm), gfp, order)
 
 
 def folio_prealloc(vma: VmAreaStruct, addr: int, need_zero: bool) -> Folio | None:

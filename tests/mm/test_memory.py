@@ -643,3 +643,16 @@ Processes.TestCase.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None, derandomize=True
 )
 TestProcesses = Processes.TestCase
+
+
+def test_user_pages_are_asked_for_with_the_flags_that_the_kernel_records():
+    """In the recorded traces a page of user memory has __GFP_COMP also when it is a single one."""
+    m = machine()
+    mapped(m, 2)
+    touch(m, A, "r")
+    with m.trace.record("kmem:mm_page_alloc") as log:
+        touch(m, A + PG, "w")
+    assert [(e.fields["order"], e.fields["gfp_flags"]) for e in log] == [(0, 0x140DCA)]
+    with m.trace.record("kmem:mm_page_alloc") as log:
+        filemap.populate(m, AddressSpace(i_size=PG), 0, 1)
+    assert [e.fields["gfp_flags"] for e in log] == [0x140CCA]

@@ -272,7 +272,8 @@ def read_answer(text: str, expected: Any) -> Any:
         pass
     if isinstance(expected, (list, tuple)):
         inner = text.strip("()[] ")
-        return [_word(w) for w in (inner.split(",") if "," in inner else inner.split())]
+        words = [_word(w) for w in (inner.split(",") if "," in inner else inner.split())]
+        return type(expected)(words)
     return text
 
 

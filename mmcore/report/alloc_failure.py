@@ -209,6 +209,7 @@ class AllocFailure:
     :ivar numbering: the release whose gfp numbers these are
     :ivar line: the line of the log it begins in
     :ivar problems: what could not be read, in words
+    :ivar cpuset_apart: the cpuset stands on a line of its own, as until 4.18
     """
 
     comm: str
@@ -232,6 +233,7 @@ class AllocFailure:
     swap: dict[str, int] = field(default_factory=dict)
     page_kb: int = 4
     whole: bool = False
+    cpuset_apart: bool = False
 
     @property
     def head(self) -> str:
@@ -240,7 +242,7 @@ class AllocFailure:
             f"{self.comm}: page allocation failure: order:{self.order}, "
             f"mode:{self.gfp_mask:#x}({self.gfp_names}), nodemask={self.nodemask}"
         )
-        if self.cpuset is not None:
+        if self.cpuset is not None and not self.cpuset_apart:
             text += f",cpuset={self.cpuset},mems_allowed={self.mems_allowed}"
         return text
 
@@ -293,6 +295,7 @@ def _take_numbers(report: AllocFailure, text: str) -> str | Callable[[], str]:
         report.memcg = (int(match[1]), int(match[2]))
     elif report.cpuset is None and (match := CPUSET_RE.search(text)):
         report.cpuset, report.mems_allowed = match[1], match[2]
+        report.cpuset_apart = True
     return text
 
 
@@ -339,7 +342,7 @@ def take_head(text: str, line: int) -> AllocFailure | None:
         return None
     if start[0].lower() == "mem-info:":
         return AllocFailure("", 0, 0, "", "(null)", kind="memory", line=line)
-    at = max(start.start() - 6, 0)
+    at = max(start.start() - 9, 0)
     match = HEAD_RE.search(text, at)
     if match is None:
         return None

@@ -89,9 +89,11 @@ _CUT = re.compile(
 _CUT_REST = re.compile(r"[a-z_()]{0,20}:?\d{0,20}[kK]?B?\)?(?= |$)")
 
 
-#: Words of a report's first line that may have been cut.
+#: Words of a report's first line, whole: one that was cut becomes such a word again.
 _HEAD_WORD = re.compile(
-    r"(?:nodemask|cpuset|mems_allowed|gfp_mask|order|oom_score_adj|oom_adj)=\S+|mode:0x\S+|order:\d+,?"
+    r"nodemask=(?:\(null\)|[\d,-]+)(?:,cpuset=[^\s,]+,mems_allowed=[\d,-]+|,)?"
+    r"|mode:0x[0-9a-f]+(?:\([\w|]*\),?)?|gfp_mask=0x[0-9a-f]+(?:\([\w|]*\))?,"
+    r"|cpuset=\S+|mems_allowed=[\d,-]+|order[:=]-?\d+,|oom_(?:score_)?adj=-?\d+"
 )
 
 
@@ -106,8 +108,8 @@ def _joins(line: LogLine, stamp: str, text: str) -> str | None:
     if head.count("(") > head.count(")") and re.match(r"[\w|]*\)", rest):
         return ""  # inside the names of a mask, which have no spaces
     last, first = head.rpartition(" ")[2], rest.partition(" ")[0]
-    if last and "=" in last + first and _HEAD_WORD.fullmatch(last + first) and "kB" not in first:
-        return "" if not _REST.match(rest) or last.endswith("=") else " "
+    if last and _HEAD_WORD.fullmatch(last + first) and not _HEAD_WORD.fullmatch(last):
+        return ""
     if _CUT.search(head) and not head.endswith(":") and _CUT_REST.match(rest):
         if re.fullmatch(rf"{_VALUE}|{_BLOCK}", last + first):
             return ""

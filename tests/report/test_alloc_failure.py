@@ -159,3 +159,206 @@ def test_the_verdict_agrees_with_the_engine_on_its_own_machine() -> None:
     assert str(af.parse_free_list(show_mem.zone_free_list_line(zone))) == (
         show_mem.zone_free_list_line(zone)
     )
+
+
+# ---- logs of other kernels, and other reports ----------------------------------------------------
+
+#: In the forms of the releases named, with numbers of our own.
+OLD_REPORTS = {
+    "2.6.32": """swapper: page allocation failure. order:2, mode:0x20
+Pid: 0, comm: swapper Not tainted 2.6.32 #1
+Mem-Info:
+Node 0 DMA per-cpu:
+CPU    0: hi:    0, btch:   1 usd:   0
+active_anon:1000 inactive_anon:20 isolated_anon:0
+ free:12500 slab_reclaimable:5 slab_unreclaimable:6
+Node 0 Normal free:50000kB min:60000kB low:75000kB high:90000kB active_anon:0kB present:800000kB pages_scanned:0 all_unreclaimable? yes
+lowmem_reserve[]: 0 0 0 0
+Node 0 Normal: 10000*4kB 1250*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = 50000kB
+""",
+    "3.18": """writer: page allocation failure: order:3, mode:0x204010
+CPU: 2 PID: 2674 Comm: writer Not tainted 3.18.18 #1
+Mem-Info:
+Node 0 DMA32 free:250000kB min:30000kB low:37500kB high:45000kB present:800000kB managed:790000kB pages_scanned:0 all_unreclaimable? no
+lowmem_reserve[]: 0 0 60000 60000
+Node 0 Normal free:90000kB min:65000kB low:81000kB high:97000kB present:800000kB managed:790000kB pages_scanned:0 all_unreclaimable? no
+lowmem_reserve[]: 0 0 0 0
+Node 0 DMA32: 62500*4kB (UEMR) 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = 250000kB
+Node 0 Normal: 22500*4kB (UEM) 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = 90000kB
+""",
+    "4.9": """java: page allocation failure: order:10, mode:0x2084020(GFP_ATOMIC|__GFP_COMP)
+CPU: 0 PID: 179 Comm: java Not tainted 4.9.56 #53
+Mem-Info:
+active_anon:3268 inactive_anon:2 isolated_anon:0
+Normal free:248344kB min:2444kB low:3052kB high:3660kB present:1048572kB managed:733000kB free_cma:240936kB
+lowmem_reserve[]: 0 0
+Normal: 2*4kB (UM) 0*8kB 0*16kB 1*32kB (M) 0*64kB 0*128kB 0*256kB 5*512kB (M) 0*1024kB 0*2048kB 60*4096kB (C) = 248360kB
+""",
+    "4.14": """kworker/1:2: page allocation failure: order:1, mode:0x14000c0(GFP_KERNEL), nodemask=(null)
+kworker/1:2 cpuset=/ mems_allowed=0
+Mem-Info:
+Node 0 DMA32 free:1000kB min:30000kB low:37500kB high:45000kB present:800000kB managed:790000kB
+lowmem_reserve[]: 0 0 0 0 0
+Node 0 DMA32: 250*4kB (UE) 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = 1000kB
+""",
+}
+
+
+def explained(text: str) -> af.Explanation:
+    (report,) = af.parse_all(text)
+    assert report.problems == []
+    return af.explain(report)
+
+
+def test_2_6_32_free_lists_without_types() -> None:
+    e = explained(OLD_REPORTS["2.6.32"])
+    assert (e.report.comm, e.report.order, e.report.numbering.version) == ("swapper", 2, "3.13")
+    (z,) = e.zones
+    # GFP_ATOMIC: min 15000, half is 7500, three quarters of that 5625; 12500 free, no block of order 2.
+    assert (z.free, z.mark, z.ok, z.block, z.largest_order) == (12500, 5625, False, False, 1)
+    assert e.cause == "fragmentation"
+    assert e.report.counts["free"] == 12500 and e.report.counts["active_anon"] == 1000
+
+
+def test_3_18_reserves_and_a_mask_without_names() -> None:
+    e = explained(OLD_REPORTS["3.18"])
+    assert e.report.numbering.names(e.report.gfp_mask) == "GFP_NOIO|__GFP_COMP|__GFP_NOTRACK"
+    dma32, normal = e.zones
+    assert (dma32.mark, dma32.reserve) == (7500, 60000) and dma32.free == 62500
+    assert "too little free: 62500 free - 7 <= mark 7500 + lowmem_reserve 60000" in dma32.why
+    assert (normal.free, normal.mark, normal.block) == (22500, 16250, False)
+    assert e.cause == "fragmentation" and "node 0 Normal" in e.summary()
+
+
+def test_4_9_blocks_of_a_cma_area_are_not_for_everybody() -> None:
+    e = explained(OLD_REPORTS["4.9"])
+    (z,) = e.zones
+    assert (z.node, z.free, z.unusable) == (None, 62086, 240936 // 4 + 1023)
+    assert not z.ok and not z.block and z.types == "C"
+    assert "those that are free are of type C" in z.why
+    movable = explained(
+        OLD_REPORTS["4.9"].replace(
+            "0x2084020(GFP_ATOMIC|__GFP_COMP)", "0x24200ca(GFP_HIGHUSER_MOVABLE)"
+        )
+    )
+    assert movable.zones[0].ok and movable.zones[0].block
+
+
+def test_4_14_cpuset_on_a_line_of_its_own() -> None:
+    e = explained(OLD_REPORTS["4.14"])
+    assert (e.report.cpuset, e.report.mems_allowed, e.report.nodemask) == ("/", "0", "(null)")
+    assert e.cause == "shortage" and "no block that large is free either" in e.summary()
+
+
+def test_nodes_that_the_request_may_not_use_do_not_count() -> None:
+    zones = "".join(
+        f"Node {n} Normal free:{free}kB min:1000kB low:1250kB high:1500kB managed:80000kB\n"
+        "lowmem_reserve[]: 0 0 0 0 0\n"
+        for n, free in ((0, 400), (1, 60000))
+    )
+    head = "x: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), nodemask={},cpuset=/a,mems_allowed={}\n"
+    assert explained(head.format("(null)", "0-1") + zones).cause == "passes"
+    for nodemask, mems in (("0", "0-1"), ("(null)", "0"), ("0,2-3", "0-1")):
+        e = explained(head.format(nodemask, mems) + zones)
+        assert e.cause == "shortage"
+        assert [z.allowed for z in e.zones] == [True, False] and "excludes the node" in e.zones[
+            1
+        ].why
+
+
+def test_reports_of_the_oom_killer() -> None:
+    from mmcore.proc import capture
+
+    cap = capture.load("n1-256m/oom")
+    for section in ("swap_dmesg", "global_dmesg"):
+        reports = af.parse_all(cap[section])
+        assert len(reports) == cap[section].count("Mem-Info:")
+        for report in reports:
+            assert report.whole and not report.problems
+            e = af.explain(report)
+            assert report.kind == "failure" or (
+                report.killed and e.lines()[0].startswith("OOM killer, ")
+            )
+            assert {z.zone for z in e.zones} == {"DMA", "DMA32"}
+    for report in af.parse_all(cap["memcg_dmesg"]):
+        assert report.kind == "oom" and report.memcg is not None
+        assert af.explain(report).cause == "cgroup"
+
+
+def test_memory_without_a_request() -> None:
+    text = (
+        "[ 5.0] sysrq: Show Memory\n[ 5.0] Mem-Info:\n"
+        + OLD_REPORTS["4.14"].split("Mem-Info:\n")[1]
+    )
+    e = explained(text)
+    assert e.report.kind == "memory" and e.cause == "none"
+    assert "250 pages free, min mark 7500; largest free block: order 0" in str(e.zones[0])
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "order"),
+    [
+        (
+            "a b: page allocation stalls for 10005ms, order:0, mode:0x14000c0(GFP_KERNEL), nodemask=(null)",
+            "stall",
+            0,
+        ),
+        ("vmalloc: allocation failure: 4096 bytes, mode:0xd2", "vmalloc", 0),
+        (
+            "x: vmalloc error: size 8192, failed to allocate pages, mode:0xdc0(GFP_KERNEL|__GFP_ZERO), nodemask=(null)",
+            "vmalloc",
+            0,
+        ),
+        (
+            "y: vmemmap alloc failure: order:9, mode:0xcc0(GFP_KERNEL), nodemask=(null)",
+            "vmalloc",
+            9,
+        ),
+        (
+            "z invoked oom-killer: gfp_mask=0x14200ca(GFP_HIGHUSER_MOVABLE), nodemask=(null), order=0, oom_score_adj=0",
+            "oom",
+            0,
+        ),
+        ("z invoked oom-killer: gfp_mask=0x201da, order=2, oom_score_adj=0", "oom", 2),
+        (
+            "kworker/0:1 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1, oom_score_adj=0",
+            "oom",
+            0,
+        ),
+    ],
+)
+def test_first_lines(head: str, kind: str, order: int) -> None:
+    (report,) = af.parse_all(head)
+    assert (report.kind, report.order) == (kind, order)
+    assert "cause unknown: the report has no zones" in af.explain(report).summary()
+
+
+def test_damage_is_told_and_the_rest_is_read() -> None:
+    text = OLD_REPORTS["4.14"].replace("250*4kB", "251*4kB")
+    (report,) = af.parse_all(text)
+    assert report.problems == ["line 6: the blocks add up to 1004kB; it was left out"]
+    e = af.explain(report)
+    assert e.zones[0].free == 250 and "line 6:" in e.lines()[-1]
+    assert str(report) == text
+
+
+def test_pages_of_64_kilobytes() -> None:
+    blocks = "".join(
+        f"{n}*{64 << o}kB " + ("(U) " if n else "") for o, n in enumerate([5, 1, 0, 0])
+    )
+    text = (
+        "x: page allocation failure: order:2, mode:0xcc0(GFP_KERNEL), nodemask=(null)\n"
+        "Node 0 Normal free:448kB min:128kB low:192kB high:256kB\n"
+        f"lowmem_reserve[]: 0 0\nNode 0 Normal: {blocks}= 448kB\n"
+    )
+    e = explained(text)
+    assert (e.zones[0].free, e.zones[0].mark, e.zones[0].largest_order) == (7, 2, 1)
+    assert "order 2, 256 kB" in e.summary()
+
+
+def test_the_verdict_on_failures_of_the_engine_itself() -> None:
+    """Reports the engine writes of its own failed requests: the cause is what made them fail."""
+    for order in (4, 5, 6, 8):
+        e = af.explain(af.parse("\n".join(failing_machine(order))))
+        assert e.cause == "fragmentation"
+        assert e.zones[0].largest_order == order - 1

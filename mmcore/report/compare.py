@@ -41,7 +41,7 @@ from mmcore.proc import (
 )
 from mmcore.proc.capture import Capture
 from mmcore.proc.dmesg import BootLog
-from mmcore.report import alloctrace, faults, pgmap, sweep
+from mmcore.report import alloctrace, faults, pgmap, sweep, vmalog
 
 __all__ = [
     "COMPARISONS",
@@ -109,11 +109,15 @@ class Difference:
 
 @dataclass(slots=True)
 class Result:
-    """How many values were compared, how many are equal, and those that are not."""
+    """How many values were compared, how many are equal, and those that are not.
+
+    :ivar sections: those that were read because of what is in them, whatever their names
+    """
 
     equal: int = 0
     total: int = 0
     differences: list[Difference] = field(default_factory=list)
+    sections: list[str] = field(default_factory=list)
 
     def add(self, where: str, model: object, kernel: object) -> None:
         """Compare a value."""
@@ -679,7 +683,7 @@ def _alloc_lists(s: Subject) -> Result:
 def _memory_blocks(s: Subject) -> Result:
     recorded: dict[int, dict[str, str]] = {}
     folder = "/sys/devices/system/memory/"
-    text = s.cap.get("memory_sections") or s.section("memblocks")
+    text = s.cap.get("memblocks") or s.section("memory_sections")
     for number, name, value in re.findall(rf"^{folder}memory(\d{{1,9}})/(\w+) = (.*)$", text, re.M):
         recorded.setdefault(int(number), {})[name] = value
     size = re.search(rf"^{folder}block_size_bytes = ([0-9a-f]{{1,12}})$", text, re.MULTILINE)
@@ -756,6 +760,30 @@ def _page_tables(s: Subject) -> Result:
             result.extend((f"{name} {where}", mine, theirs) for where, mine, theirs in rows)
     if not result.total:
         raise NotComparable("needs a section 'pgmap'")
+    return result
+
+
+@_register(
+    "address-space",
+    EXACT,
+    "Each call's result and every mapping with its flags follow from the calls before; the initial map "
+    "is given.",
+    "the sections with a log of calls",
+)
+def _address_space(s: Subject) -> Result:
+    result = Result()
+    for section in s.cap.sections:
+        if not section.text.startswith('{"init":'):
+            continue
+        log = vmalog.compare(section.text)
+        result.sections.append(section.name)
+        result.equal += log.equal
+        result.total += log.checks
+        for d in log.differences:
+            where = f"{section.name} call {d.index} {d.call}: {d.what}"
+            result.differences.append(Difference(where, d.model, d.kernel))
+    if not result.total:
+        raise NotComparable("needs a log of calls that change an address space")
     return result
 
 
@@ -908,7 +936,8 @@ def _run(comparison: Comparison, subject: Subject) -> Outcome:
 
 def _uncovered(cap: Capture, outcomes: list[Outcome]) -> list[str]:
     """Return the sections that no comparison that ran has read."""
-    read = {name: None for o in outcomes if o.result.total for name in o.comparison.reads}
+    ran = [o for o in outcomes if o.result.total]
+    read = {name: None for o in ran for name in (*o.comparison.reads, *o.result.sections)}
     return [
         s.name
         for s in cap.sections

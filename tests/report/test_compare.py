@@ -54,13 +54,13 @@ def test_every_exact_comparison_is_equal(path: Path) -> None:
     if "memblock" in path.name:
         assert ran["memblock"] > 40
     if "watermarks" in path.name:
-        assert ran["sysctl-sweep"] > 900
+        assert ran["sysctl-sweep"] > 850
 
 
 def test_an_allocation_trace_is_equal_in_events_frames_and_lists() -> None:
     report = c.compare("n1-256m/alloctrace_fallback", c.select(HEAVY))
     got = {o.comparison.name: (o.outcome, o.result.equal, o.result.total) for o in report.outcomes}
-    assert got["alloc-frames"] == ("equal", 7797, 7797)
+    assert got["alloc-frames"] == ("equal", 14143, 14143)
     assert got["alloc-lists"][0] == got["snapshot"][0] == got["alloc-events"][0] == "equal"
     assert report.uncovered and "alloc" not in report.uncovered
 
@@ -72,7 +72,7 @@ def test_each_comparison_runs_on_some_capture() -> None:
     ran = {o.comparison.name for n in names for o in c.compare(n).ran()}
     text = re.sub(r"=== dmesg \|.*?(?==== )", "", text_of("n1-1g/physical"), flags=re.DOTALL)
     ran |= {o.comparison.name for o in run(text).ran()}
-    assert ran | set(HEAVY) == {comparison.name for comparison in c.COMPARISONS}
+    assert ran | {*HEAVY, "address-space"} == {comparison.name for comparison in c.COMPARISONS}
 
 
 def test_kinds_have_a_reason() -> None:
@@ -133,6 +133,19 @@ def test_a_changed_integer_is_found_and_named(
     assert c.exit_status([report]) in (1, 2) and (
         o.outcome == "damaged" or c.exit_status([report]) == 1
     )
+
+
+def test_a_wrong_result_in_a_log_of_calls_is_named() -> None:
+    text = capture.load("n1-1g/vma")["seed5_lockall"]
+    lines = text.splitlines(keepends=True)[:400]
+    assert '"op":"munlockall"' in lines[304]
+    head = "=== any_name | vmaops | rc=0\n"
+    report = run(head + "".join(lines), "address-space")
+    assert report.outcomes[0].outcome == "equal" and report.uncovered == []
+    lines[304] = lines[304].replace('"r":0', '"r":-12')
+    bad = run(head + "".join(lines), "address-space").outcomes[0]
+    assert bad.outcome == "differs" and bad.result.differences[0].kernel == "-12"
+    assert bad.result.differences[0].where.startswith("any_name call 300 munlockall()")
 
 
 def test_a_wrong_address_in_a_memblock_log_is_named() -> None:

@@ -351,6 +351,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     report = data["captures"][0]
     assert set(report) == {
         "name",
+        "about",
         "release",
         "comparisons",
         "uncovered",

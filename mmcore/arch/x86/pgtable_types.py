@@ -569,6 +569,8 @@ protection_map: tuple[int, ...] = (
 def vm_get_page_prot(vm_flags: int) -> int:
     """Return the protection bits that PTEs of a mapping with @vm_flags get.
 
+    Simplified: the processor supports all of them (``__supported_pte_mask``), and memory is not encrypted.
+
     Mirrors arch/x86/mm/pgprot.c:vm_get_page_prot().
     """
     return protection_map[vm_flags & 15] | (vm_flags >> 32 & 0xF) << _PAGE_BIT_PKEY_BIT0

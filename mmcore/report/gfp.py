@@ -76,6 +76,7 @@ MEANINGS: dict[str, str] = {
     "__GFP_NO_OBJ_EXT": "a slab without extensions for its objects",
     "__GFP_COLD": "rather a page that is not in the CPU's cache",
     "__GFP_NOTRACK": "not tracked by kmemcheck",
+    "__GFP_NO_GROW": "no new pages for the slab",
     "__GFP_OTHER_NODE": "on behalf of another node",
     "__GFP_SKIP_ZERO": "not zeroed by init_on_alloc (KASAN_HW_TAGS)",
     "__GFP_SKIP_KASAN": "KASAN leaves it alone (KASAN_HW_TAGS)",
@@ -132,7 +133,7 @@ def _combined(flags: dict[str, int], nowait_nowarn: bool = False) -> dict[str, i
     reclaim = wait or f["DIRECT_RECLAIM"] | kswapd
     user = reclaim | f["IO"] | f["FS"] | f["HARDWALL"]
     skip = f.get("SKIP_KASAN", 0) if "SKIP_ZERO" in f else 0
-    movable = user | f["HIGHMEM"] | f["MOVABLE"] | skip
+    movable = user | f["HIGHMEM"] | f.get("MOVABLE", 0) | skip
     light = movable | f["COMP"] | f["NOMEMALLOC"] | f["NOWARN"]
     out = {
         "GFP_TRANSHUGE": (light & ~reclaim | f.get("DIRECT_RECLAIM", 0)) if not wait else 0,
@@ -149,12 +150,14 @@ def _combined(flags: dict[str, int], nowait_nowarn: bool = False) -> dict[str, i
         "GFP_DMA": f["DMA"],
         "GFP_DMA32": f["DMA32"],
     }
-    if wait:
+    if "NO_KSWAPD" in f:
         out["GFP_TRANSHUGE"] = light | f["NORETRY"] | f["NO_KSWAPD"]
     if "ACCOUNT" not in f:
         del out["GFP_KERNEL_ACCOUNT"]
-    if "COLD" in f:
+    if "COLD" in f and "RECLAIMABLE" in f:
         out["GFP_TEMPORARY"] = reclaim | f["IO"] | f["FS"] | f["RECLAIMABLE"]
+    if "MOVABLE" not in f:
+        del out["GFP_HIGHUSER_MOVABLE"]
     known = [(name, bits) for name, bits in out.items() if bits]
     return dict(sorted(known, key=lambda pair: -pair[1].bit_count()))
 
@@ -165,6 +168,13 @@ _LOW_OLD = (
 _3_13 = _bits(
     _LOW_OLD + "ZERO NOMEMALLOC HARDWALL THISNODE RECLAIMABLE KMEMCG NOTRACK NO_KSWAPD "
     "OTHER_NODE WRITE"
+)
+_2_6_18 = _bits(
+    "DMA HIGHMEM DMA32 - WAIT HIGH IO FS COLD NOWARN REPEAT NOFAIL NORETRY NO_GROW COMP ZERO "
+    "NOMEMALLOC HARDWALL"
+)
+_2_6_24 = {name: bit for name, bit in _2_6_18.items() if name != "__GFP_NO_GROW"} | _bits(
+    "THISNODE RECLAIMABLE MOVABLE", 18
 )
 _4_9 = _bits(
     _LOW_OLD.replace("WAIT", "RECLAIMABLE") + "ZERO NOMEMALLOC HARDWALL THISNODE ATOMIC ACCOUNT "
@@ -192,6 +202,8 @@ NUMBERINGS: tuple[Numbering, ...] = (
     Numbering("4.19", _4_19, _combined(_4_19), 0xFF << 23),
     Numbering("4.9", _4_9, _combined(_4_9)),
     Numbering("3.13", _3_13, _combined(_3_13)),
+    Numbering("2.6.24", _2_6_24, _combined(_2_6_24)),
+    Numbering("2.6.18", _2_6_18, _combined(_2_6_18)),
 )
 
 
@@ -320,7 +332,7 @@ class GfpMask:
     def _kswapd(self) -> str:
         bit = self.table.flags.get("__GFP_KSWAPD_RECLAIM")
         if bit is None:
-            off = self.mask & self.table.flags["__GFP_NO_KSWAPD"]
+            off = self.mask & self.table.flags.get("__GFP_NO_KSWAPD", 0)
             return "no" if off else "unless something else forbids it"
         return "yes" if self.mask & bit else "no"
 

@@ -352,17 +352,6 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
         Tool(
-            "oom-report",
-            "Why was this process killed?",
-            "Paste what the OOM killer wrote to the log, or a whole log: dmesg, journalctl, syslog, JSON.",
-            "java invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0 ...",
-            12,
-            "dmesg | python -m mmcore oom-report -",
-            "sec-watermarks",
-            _oom_report,
-            _oom_example,
-        ),
-        Tool(
             "alloc-failure",
             "Why did this allocation fail?",
             "Paste a page allocation failure, an OOM report or a whole dmesg; any log prefix will do.",
@@ -372,6 +361,17 @@ TOOLS: dict[str, Tool] = {
             "sec-watermarks",
             _alloc_failure,
             _failure_example,
+        ),
+        Tool(
+            "oom-report",
+            "Why was this process killed?",
+            "Paste what the OOM killer wrote to the log, or a whole log: dmesg, journalctl, syslog, JSON.",
+            "java invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0 ...",
+            12,
+            "dmesg | python -m mmcore oom-report -",
+            "sec-watermarks",
+            _oom_report,
+            _oom_example,
         ),
         Tool(
             "zoneinfo",

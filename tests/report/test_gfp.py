@@ -140,3 +140,12 @@ def test_names_make_the_mask_again(table: gfp.Numbering, mask: int) -> None:
     assert gfp._value_of(table, names) == mask
     assert table.version in [t.version for t in gfp.fits(mask, names)]
     assert found.lines()[0].startswith(f"{mask:#x} = ")
+
+
+def test_numbers_of_kernels_before_2_6_31() -> None:
+    """__GFP_MOVABLE was bit 20 until then, and before 2.6.23 there was none."""
+    names = [gfp.numbering(v).names(m) for v, m in (("2.6.24", 0x1201D2), ("2.6.18", 0x201D2))]
+    assert names == ["GFP_HIGHUSER_MOVABLE|__GFP_COLD", "GFP_HIGHUSER|__GFP_COLD"]
+    movable = gfp.to_reference(gfp.numbering("2.6.24"), 0x1200D2)
+    assert movable & engine.__GFP_MOVABLE and movable & engine.__GFP_DIRECT_RECLAIM
+    assert "__GFP_NO_GROW" in gfp.numbering("2.6.18").flags

@@ -27,4 +27,4 @@ record transparent_shmem_advise hugepages transparent
 echo always >$THP/shmem_enabled
 record transparent_shmem_always hugepages transparent
 record_sh vmstat 'grep -E "thp|htlb" /proc/vmstat'
-record_sh dmesg 'dmesg | grep -i huge'
+record_sh log_of_huge 'dmesg | grep -i huge'

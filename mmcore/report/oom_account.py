@@ -158,9 +158,12 @@ def _cgroup(report: OomReport) -> Account:
         wanted = [("anon", "anonymous memory"), ("file", "file pages, tmpfs and shared memory")]
         kernel = ["kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc"]
         kernel += ["slab"] if "slab" in stats else ["slab_reclaimable", "slab_unreclaimable"]
-        if "kernel" in stats:
+        if "kernel" in stats or "kmem" in memcg.limits:
             wanted.append(("kernel", "kernel memory on its behalf"))
             inner = [(name, "kernel memory") for name in kernel]
+            if "kernel" not in stats:
+                kmem = memcg.limits["kmem"].usage
+                account.parts.append(Part("kmem", kmem, "kernel memory on its behalf"))
         else:
             wanted += [(name, "kernel memory on its behalf") for name in kernel]
             inner = []

@@ -110,11 +110,13 @@ class Ranking:
     """The tasks by points, the likeliest victim first.
 
     :ivar total: pages that points are shares of; 0 if the report does not say
+    :ivar total_max: what it may be at most: a cgroup's swap is part of it, and the machine's is not shown
     :ivar total_from: how the total was found
     :ivar adj_unit: what one unit of oom_score_adj is worth, in points
     :ivar selected: who was chosen: the line with the score, else the first that was killed
     :ivar place: the chosen one's place, from 1; None if it is not in the table
     :ivar verdict: ``agrees``, ``possible``, ``differs``, or ``unknown``
+    :ivar partial: the table has neither page tables nor swap, so that points are lower bounds
     :ivar why: reasons for the choice, or for a difference
     :ivar score_computed: bounds of the score as the kernel prints it
     """
@@ -122,12 +124,14 @@ class Ranking:
     rule: Rule
     verified: bool
     total: int = 0
+    total_max: int = 0
     total_from: str = ""
     adj_unit: int = 0
     scores: list[Score] = field(default_factory=list)
     selected: Kill | None = None
     place: int | None = None
     verdict: str = "unknown"
+    partial: bool = False
     why: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     score_computed: tuple[int, int] | None = None
@@ -172,28 +176,33 @@ def _nodes(text: str | None) -> set[int]:
     return out
 
 
-def _total(report: OomReport) -> tuple[int, str]:
-    """Return the pages that points are shares of, and where they come from."""
+def _total(report: OomReport) -> tuple[int, int, str]:
+    """Return the least and most pages that points are shares of, and where they come from."""
+    if not report.is_memcg:
+        total, words = _machine_total(report)
+        return total, total, words
+    limit = report.memcg.limits.get("memory") if report.memcg else None
+    if limit is None or report.memcg is None:
+        return 0, 0, ""
+    mem = report.mem
+    pages = min(limit.limit // mem.page_kb, 1 << 51)
+    both, own = report.memcg.limits.get("memory+swap"), report.memcg.limits.get("swap")
+    room = own.limit if own else max(both.limit - limit.limit, 0) if both else 0
+    room = min(room // mem.page_kb, 1 << 51)
+    if "total" in mem.swap:
+        room = min(room, mem.swap["total"] // mem.page_kb)
+        total = max(pages + room, 1)
+        return total, total, "the cgroup's limit, and its share of swap"
+    if not room:
+        return max(pages, 1), max(pages, 1), "the cgroup's limit"
+    words = "the cgroup's limit; the machine's swap, which adds to it, is not shown"
+    return max(pages, 1), pages + room, words
+
+
+def _machine_total(report: OomReport) -> tuple[int, str]:
+    """Return the same where no cgroup is at its limit."""
     mem = report.mem
     swap = mem.swap.get("total", 0) // mem.page_kb
-    if report.is_memcg:
-        limit = report.memcg.limits.get("memory") if report.memcg else None
-        if limit is None:
-            return 0, ""
-        pages = min(limit.limit // mem.page_kb, 1 << 51)
-        both = report.memcg.limits.get("memory+swap") if report.memcg else None
-        own = report.memcg.limits.get("swap") if report.memcg else None
-        room = own.limit if own else max(both.limit - limit.limit, 0) if both else 0
-        room //= mem.page_kb
-        if "total" in mem.swap:
-            room = min(room, swap)
-            return max(pages + room, 1), "the cgroup's limit, and its share of swap"
-        if not room:
-            return max(pages, 1), "the cgroup's limit"
-        return (
-            max(pages, 1),
-            "the cgroup's limit; the machine's swap, which adds to it, is not shown",
-        )
     ram = mem.counts.get("pages RAM", 0)
     if report.constraint in ("CONSTRAINT_CPUSET", "CONSTRAINT_MEMORY_POLICY"):
         text = mem.nodemask if report.constraint.endswith("POLICY") else mem.mems_allowed
@@ -257,19 +266,33 @@ def _points(rule: Rule, task: Task, total: int, page: int) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _score(rule: Rule, task: Task, total: int, page: int) -> Score:
+#: A limit on swap above this says nothing of how much there is: 16 TiB.
+_NO_BOUND = 1 << 32
+
+
+def _score(ranking: Ranking, task: Task, page: int) -> Score:
+    rule = ranking.rule
     if task.immune:
         what = "oom_adj -17" if rule.old else "oom_score_adj -1000"
         return Score(task, 0, 0, False, what)
-    low, high = _points(rule, task, total, page)
+    low, high = _points(rule, task, ranking.total, page)
+    if ranking.total < ranking.total_max < _NO_BOUND:
+        other = _points(rule, task, ranking.total_max, page)
+        low, high = min(low, other[0]), max(high, other[1])
     return Score(task, low, high)
 
 
-def _printed(rule: Rule, score: Score, total: int) -> tuple[int, int] | None:
+def _printed(ranking: Ranking, score: Score) -> tuple[int, int] | None:
     """Return bounds of the score that the kernel prints for points."""
-    if rule.permille or rule.old:
+    rule = ranking.rule
+    if rule.old:
         return score.low, score.high
-    return (score.low * 1000 // total, score.high * 1000 // total) if total else None
+    if rule.permille:
+        return score.low, 1000 if ranking.partial else score.high
+    if not ranking.total:
+        return None
+    most = max(ranking.total_max, ranking.total)
+    return score.low * 1000 // most, score.high * 1000 // ranking.total
 
 
 # ---- the verdict ---------------------------------------------------------------------------------
@@ -296,12 +319,13 @@ def _judge(report: OomReport, ranking: Ranking, killed_before: set[int]) -> None
     if "allocating_task" in kill.message:
         ranking.verdict = "agrees"
         ranking.why.append(
-            "vm.oom_kill_allocating_task is set: whoever asks for memory is killed, whatever its points"
+            "Because vm.oom_kill_allocating_task is set, whoever asks for memory is killed, whatever its "
+            "points"
         )
         return
     if "MPOL_BIND" in kill.message or "memory in cpuset" in kill.message:
         ranking.verdict = "agrees"
-        ranking.why.append("this kernel kills whoever asks when a policy or a cpuset binds it")
+        ranking.why.append("This kernel kills whoever asks when a policy or a cpuset binds it")
         return
     if at is None:
         _absent(report, ranking, kill)
@@ -310,9 +334,9 @@ def _judge(report: OomReport, ranking: Ranking, killed_before: set[int]) -> None
     ranking.place = 1 + sum(1 for s in may if s.low > mine.high)
     if not mine.eligible:
         ranking.verdict = "differs"
-        ranking.why.append(f"it has {mine.why_not}, which forbids choosing it")
+        ranking.why.append(f"The table has it at {mine.why_not}, which forbids choosing it")
         return
-    ranking.score_computed = _printed(ranking.rule, mine, ranking.total)
+    ranking.score_computed = _printed(ranking, mine)
     better = [s for s in may if s is not mine and s.low > mine.high]
     waiting = [s for s in better if s.task.pid in killed_before]
     better = [s for s in better if s not in waiting]
@@ -331,15 +355,16 @@ def _judge(report: OomReport, ranking: Ranking, killed_before: set[int]) -> None
     elif any(s.high > mine.low for s in rivals):
         ranking.verdict = "possible"
         ranking.why.append(
-            "its lead depends on who has CAP_SYS_ADMIN, which the report does not show"
+            "Its lead depends on what the report does not show: who has CAP_SYS_ADMIN, or how much swap "
+            "there is"
         )
     else:
         ranking.verdict = "agrees"
-        ties = [s for s in rivals if s.high == mine.low]
+        ties = [s for s in rivals if s.low == s.high == mine.low == mine.high]
         if ties:
             order = "the later" if ranking.rule.later else "the earlier"
             ranking.why.append(
-                f"{len(ties) + 1} tasks have equal points; of equals this kernel keeps {order}"
+                f"There are {len(ties) + 1} tasks with equal points; of equals this kernel keeps {order}"
             )
 
 
@@ -349,6 +374,20 @@ def _outranked(report: OomReport, ranking: Ranking, mine: Score, better: list[Sc
     gap = top.low - mine.high
     version = version_of(report.kernel) or (0, 0, 0)
     ranking.verdict = "differs"
+    if ranking.partial:
+        ranking.verdict = "possible"
+        ranking.why.append(
+            f"By rss alone {top.task.name} (pid {top.task.pid}) is ahead, but swap and page tables, which "
+            "count as much, are not in this kernel's table"
+        )
+        return
+    if ranking.total_max >= _NO_BOUND and _adj(mine) > max(_adj(s) for s in better):
+        ranking.verdict = "possible"
+        ranking.why.append(
+            f"It is ahead of {top.task.name} (pid {top.task.pid}) if the machine has swap, which makes "
+            "oom_score_adj weigh more"
+        )
+        return
     if not ranking.rule.permille and gap <= 64 * 4:
         ranking.verdict = "possible"
         ranking.why.append(
@@ -365,7 +404,11 @@ def _outranked(report: OomReport, ranking: Ranking, mine: Score, better: list[Sc
     )
     if not ranking.total and top.task.get("oom_score_adj"):
         ranking.verdict = "unknown"
-        ranking.why = ["the total is not in the report, so that oom_score_adj cannot be weighed"]
+        ranking.why = ["The total is not in the report, so that oom_score_adj cannot be weighed"]
+
+
+def _adj(score: Score) -> int:
+    return score.task.get("oom_score_adj")
 
 
 def _absent(report: OomReport, ranking: Ranking, kill: Kill) -> None:
@@ -374,17 +417,15 @@ def _absent(report: OomReport, ranking: Ranking, kill: Kill) -> None:
     after = report.kills[0] if report.kills and report.selected is not None else None
     if after is not None and _find(ranking.scores, after) is not None and after.comm == kill.comm:
         ranking.why.append(
-            f"pid {kill.pid} is a thread: the table lists processes, and pid {after.pid} is its own"
+            f"The pid of the choice, {kill.pid}, is a thread's; its process has pid {after.pid}"
         )
         ranking.selected = after
         _judge(report, ranking, set())
         ranking.selected = kill
         return
     if by_name:
-        ranking.why.append(
-            f"pid {kill.pid} ({kill.comm}) may be a thread of a process in the table"
-        )
-    ranking.why.append(f"pid {kill.pid} is not in the task table, which may be cut short")
+        ranking.why.append("It may be a thread of the process of the same name in the table")
+    ranking.why.append(f"There is no pid {kill.pid} in the task table, which may be cut short")
 
 
 def rank(report: OomReport, killed_before: set[int] | None = None) -> Ranking:
@@ -394,10 +435,11 @@ def rank(report: OomReport, killed_before: set[int] | None = None) -> Ranking:
     """
     rule, verified = rule_for(report)
     ranking = Ranking(rule, verified)
-    ranking.total, ranking.total_from = _total(report)
+    ranking.total, ranking.total_max, ranking.total_from = _total(report)
     ranking.adj_unit = 1 if rule.permille else ranking.total // 1000
+    ranking.partial = "swapents" not in report.columns and not rule.old
     page = report.mem.page_kb << 10
-    ranking.scores = [_score(rule, task, ranking.total, page) for task in report.tasks]
+    ranking.scores = [_score(ranking, task, page) for task in report.tasks]
     place = {id(s): i for i, s in enumerate(ranking.scores)}
     sign = -1 if rule.later else 1
     ranking.scores.sort(key=lambda s: (not s.eligible, -s.high, sign * place[id(s)]))
@@ -414,21 +456,31 @@ def _explain_victim(report: OomReport, ranking: Ranking) -> None:
     if selected is not None and kills and kills[0].pid != selected.pid:
         if selected.comm != kills[0].comm or _find(ranking.scores, selected) is not None:
             ranking.why.append(
-                f"{selected.comm} (pid {selected.pid}) was chosen, and its child {kills[0].comm} "
-                f"(pid {kills[0].pid}) sacrificed for it, as kernels before 5.2 do"
+                f"The choice was {selected.comm} (pid {selected.pid}); its child {kills[0].comm} "
+                f"(pid {kills[0].pid}) was sacrificed for it, as kernels before 5.2 do"
             )
     if selected is None or selected.score is None or ranking.score_computed is None:
         return
     low, high = ranking.score_computed
     if ranking.rule.old:
         return
-    if low <= selected.score <= high:
-        ranking.why.append(f"the printed score {selected.score} is what the points give")
-    elif abs(selected.score - (low if selected.score < low else high)) <= 1:
-        ranking.why.append(f"the printed score {selected.score} is within 1 of the points' {low}")
+    score = selected.score
+    span = f"{low}" if low == high else f"{low} to {high}"
+    if ranking.partial and score >= low:
+        if score > low and ranking.total:
+            pages = (score - low) * ranking.total // 1000
+            ranking.why.append(
+                f"The printed score is {score}, rss alone gives {low}: swap and page tables make up the "
+                f"rest, about {pages} pages"
+            )
+        else:
+            ranking.why.append(f"The printed score {score} is what the points give")
+    elif low <= score <= high:
+        ranking.why.append(f"The printed score {score} is what the points give")
+    elif min(abs(score - low), abs(score - high)) <= 1:
+        ranking.why.append(f"The printed score {score} is within 1 of what the points give, {span}")
     else:
-        span = f"{low}" if low == high else f"{low} to {high}"
-        ranking.why.append(f"the printed score is {selected.score}; the points give {span}")
+        ranking.why.append(f"The printed score is {score}; the points give {span}")
 
 
 def _notes(report: OomReport, ranking: Ranking) -> None:
@@ -441,7 +493,7 @@ def _notes(report: OomReport, ranking: Ranking) -> None:
             "Points of this kernel cannot be recomputed: CPU time, run time, children, niceness and "
             "capabilities are not in the report. The order is by total_vm and oom_adj alone."
         )
-    if rule.permille and "nr_ptes" not in report.columns and "swapents" not in report.columns:
+    if ranking.partial:
         ranking.notes.append("This table has neither page tables nor swap: the points lack both.")
     if rule.root:
         ranking.notes.append(

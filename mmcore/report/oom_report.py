@@ -315,8 +315,9 @@ def _diagnose_zones(a: Analysis) -> None:
     if spare * kb > 16384 and r.has_head:
         names = ", ".join(sorted({z.zone for z in high}))
         code = "lowmem" if any(z.zone == "HighMem" for z in high) else "zone"
+        short = "is in pieces" if a.cause == "fragmentation" else "ran out"
         why = (
-            "the kernel's own memory must lie in low memory, which ran out"
+            f"the kernel's own memory must lie in low memory, which {short}"
             if code == "lowmem"
             else "the request may not use it"
         )
@@ -503,7 +504,8 @@ def _request_lines(a: Analysis) -> list[str]:
 def _zone_lines(a: Analysis) -> list[str]:
     if not a.zones:
         return []
-    out = ["Why no zone would do:" if a.report.has_head else "Zones:"]
+    shut = a.report.has_head and not any(z.ok for z in a.zones if z.allowed)
+    out = ["Why no zone would do:" if shut else "The zones:"]
     return out + [f"  {zone}" for zone in a.zones] + [f"  {note}" for note in a.zone_notes]
 
 
@@ -591,7 +593,7 @@ def _ranking_lines(a: Analysis) -> list[str]:
         verdict = VERDICTS[ranking.verdict]
         out.append(f"  {verdict[:1].upper()}{verdict[1:]}.")
     for why in ranking.why:
-        out.append(f"  {why[:1].upper()}{why[1:]}.")
+        out.append(f"  {why}.")
     if not r.tasks:
         return out
     rows = [["task", "pid", "points", "rss", "swap", "tables", "adj"]]
@@ -607,10 +609,9 @@ def _ranking_lines(a: Analysis) -> list[str]:
         out.append(f"    and {len(ranking.scores) - len(rows) + 1} more tasks")
     out.append(f"  points: {ranking.rule.formula}")
     if ranking.total:
-        unit = (
-            f"; one unit of oom_score_adj is {ranking.adj_unit} points" if ranking.adj_unit else ""
-        )
-        out.append(f"  total: {ranking.total} pages ({ranking.total_from}){unit}")
+        unit = ranking.adj_unit
+        worth = f"one unit of oom_score_adj is {unit} point{'s' if unit != 1 else ''}"
+        out.append(f"  total: {ranking.total} pages ({ranking.total_from}); {worth}")
     return out + [f"  {note}" for note in ranking.notes]
 
 

@@ -20,6 +20,7 @@ from mmcore.machine import bare_zone
 from mmcore.mm import page_alloc
 from mmcore.mm.mmzone import Zone, wmark_pages
 from mmcore.proc import capture, dmesg, meminfo, zoneinfo
+from mmcore.report import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [ROOT / "book" / "captures", ROOT / "tests" / "captures"]
@@ -199,14 +200,23 @@ def _check_group(m: Machine, lines: list[str]) -> Iterator[tuple[str, str, str, 
         yield "vmstat", "dirty thresholds", str(_background_fits(m, *both)), "True"
 
 
+def _same_boot(a: capture.Capture, b: capture.Capture) -> bool:
+    """Tell whether two boots of a topology had RAM disks of as many pages: all else is equal."""
+    return -(-a.header["initrd_bytes"] // 4096) == -(-b.header["initrd_bytes"] // 4096)
+
+
 @pytest.mark.parametrize("path", captures("watermarks"), ids=name)
 def test_sysctl_sweeps(path: Path) -> None:
     """Watermarks, protection and batch after each of about forty sysctl writes."""
     if capture.load(path).header.get("status") != "ok":
         pytest.skip("the guest did not survive its sweep")
-    physical = path.with_name(path.name.replace("watermarks", "physical"))
-    m = Machine.from_capture(physical if physical.exists() else path)
-    lines = capture.load(path)["sweep"].split("\n")
+    own = capture.load(path)
+    physical = capture.load(path.with_name(path.name.replace("watermarks", "physical")))
+    m = Machine.from_capture(physical)
+    after_boot = _same_boot(own, physical)
+    if not after_boot:  # the marks that the boot left are not known
+        m.min_free_kbytes = int(sweep.parse_defaults(own["sweep"])["min_free_kbytes"])
+    lines = own["sweep"].split("\n")
     # The script begins by reading the settings, and reading this one recomputes the reserves.
     page_alloc.lowmem_reserve_ratio_sysctl_handler(m, False)
     boot_min = m.min_free_kbytes
@@ -223,6 +233,8 @@ def test_sysctl_sweeps(path: Path) -> None:
         for setting in settings:
             _write(m, setting)
         for row in _check_group(m, group):
+            if tag == "default" and not after_boot and row[1] in ("min", "low", "high", "promo"):
+                continue
             checked += 1
             if row[2] != row[3]:
                 wrong.append((tag, *row))

@@ -78,7 +78,7 @@ _BEFORE = re.compile(
 _AFTER = re.compile(
     r" {0,4}(?:<\d>[.\-]{0,2})? {0,2}(?:\(\d{1,2}\)\[\d{1,8}:[^\]\n]{1,24}\]"
     r"|\[ {0,4}\d{1,2}: {0,16}[^\]\n:]{1,24}: {0,8}\d{1,8}\]|c\d{1,2} {1,4}\d{1,8}(?= )"
-    r"|\[ {0,8}[TC]\d{1,10}\]) {0,4}"
+    r"|\[ {0,8}[TC]\d{1,10}\]|:(?= )) {0,4}"
 )
 #: Words of the messages we are after, which no prefix holds.
 _OURS = re.compile(
@@ -191,14 +191,15 @@ def _strip(line: str) -> str:
     """Take off what stands before a kernel message and is no part of it."""
     stamp = _KERNEL_STAMP.search(line, 0, 400)
     if stamp is not None and not _OURS.search(line, 0, stamp.start()):
-        line = line[stamp.start() :]
-        after = _AFTER.match(line, stamp.end() - stamp.start())
-        if after is not None:
-            return line[: stamp.end() - stamp.start()] + " " + line[after.end() :]
-        return line
-    before = _BEFORE.match(line)
-    if before is not None and not _OURS.search(line, 0, before.end()):
-        return line[before.end() :]
+        before, rest = line[: stamp.start()], line[stamp.end() :]
+        if before.rstrip().endswith('"') and rest.endswith('"'):  # a field of a CSV file
+            rest = rest[:-1].replace('""', '"')
+        after = _AFTER.match(rest)
+        rest = " " + rest[after.end() :] if after is not None else rest
+        return rest[1:] if "+" in stamp[0] else stamp[0] + rest
+    found = _BEFORE.match(line)
+    if found is not None and not _OURS.search(line, 0, found.end()):
+        return line[found.end() :]
     return line
 
 

@@ -141,6 +141,8 @@ OTHER_REPORT = re.compile(
     r"page allocation (?:failure|stalls)|sysrq: Show Memory|SysRq : Show Memory"
 )
 FREE_LIST = re.compile(r"(?:Node \d{1,6} )?\w{1,16}: (?:\d{1,20}\*\d{1,12}kB .*)")
+#: Lines that a terminal may have cut where they still make sense.
+OPEN = re.compile(r"Killed process \d|PID: ?\d{1,10},? Comm: |Pid: \d{1,10}, comm: ")
 STAMP = re.compile(r"\[ {0,12}(\d{1,12}\.\d{3,9})\]")
 WHEN = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
@@ -396,8 +398,11 @@ def _take_summary(report: OomReport, match: re.Match[str], line: int) -> None:
         report.problems.append(f"line {line}: the summary line is cut short")
 
 
-def _take_killed(report: OomReport, match: re.Match[str], line: int) -> None:
+def _killed(text: str, line: int) -> Kill:
     """Read a line "Killed process"."""
+    match = KILLED.search(text)
+    if match is None:
+        return Kill(0, "", "killed", line)
     rest = match["rest"]
     comm = KILLED_COMM.search(rest) or re.search(r"\((.{0,64}?)\)", rest)
     kill = Kill(int(match["pid"]), comm[1] if comm else "", "killed", line, match["message"] or "")
@@ -408,8 +413,12 @@ def _take_killed(report: OomReport, match: re.Match[str], line: int) -> None:
         kill.uid = int(uid[1])
     if adj := re.search(r"oom_score_adj:(-?\d{1,5})", rest):
         kill.oom_score_adj = int(adj[1])
-    report.kills.append(kill)
-    _constraint_of(report, kill.message)
+    return kill
+
+
+def _told(kill: Kill) -> int:
+    """Return how many things a line about a kill says."""
+    return len(kill.values) + (kill.uid is not None) + (kill.oom_score_adj is not None)
 
 
 def _constraint_of(report: OomReport, message: str) -> None:
@@ -440,8 +449,9 @@ def _take_kill_line(report: OomReport, text: str, line: int) -> bool:
         report.selected = Kill(int(match["pid"]), match["comm"], "chosen", line, message)
         report.selected.score = int(match["score"])
         _constraint_of(report, message)
-    elif match := KILLED.search(text):
-        _take_killed(report, match, line)
+    elif KILLED.search(text):
+        report.kills.append(_killed(text, line))
+        _constraint_of(report, report.kills[-1].message)
     else:
         return False
     return True
@@ -510,8 +520,11 @@ def _take_memory_line(report: OomReport, text: str, line: int) -> bool:
         mem.nodes[int(match[1])] = af._values(re.sub(r": (?=\d)", ":", match[2]))
         return True
     if "*" in text and (match := FREE_LIST.search(text)):
+        blocks = re.sub(r" {2,}", " ", match[0].rstrip())
+        if af.FREE_LIST_RE.fullmatch(blocks) is None:
+            return False  # perhaps wrapped
         try:
-            af.take_line(mem, match[0].rstrip(), line)
+            af.take_line(mem, blocks, line)
         except ParseError as err:
             report.problems.append(f"line {line}: {err.why}; it was left out")
         return True
@@ -615,6 +628,7 @@ class _Reader:
         self.current: OomReport | None = None
         self.foreign = False
         self.pending = ""
+        self.open = ""
         self.nameless: Task | None = None
         self.idle = 0
         self.suppressed = 0
@@ -639,6 +653,7 @@ class _Reader:
         if self._take(text, number):
             self.pending = ""
             self.idle = 0
+            self.open = text if len(text) <= 600 and OPEN.search(text) else ""
             if self.current is not None:
                 self.current.last = number
             return
@@ -647,16 +662,43 @@ class _Reader:
             self.current, self.pending = None, ""
             return
         if line.stamp.strip() or not text or len(text) > 400:
+            self.open = ""
             self.pending, self.nameless = (text if len(text) <= 400 else ""), None
             return
         if self.nameless is not None and len(text.strip()) <= 16:
             self.nameless.name, self.nameless = text.strip(), None
+            return
+        if self.open and self._amend(text.strip()):
             return
         for between in (" ", ""):
             if self.pending and self._take(self.pending + between + text.strip(), number):
                 self.pending = ""
                 return
         self.pending = (self.pending + " " + text.strip() if self.pending else text)[-1200:]
+
+    def _amend(self, text: str) -> bool:
+        """Add the rest of a wrapped line to what was read of it; tell whether it was one."""
+        report = self.current
+        if report is None:
+            return False
+        wholes = [self.open + between + text for between in (" ", "")]
+        if KILLED.search(self.open) and self.victims():
+            kill = self.victims()[-1]
+            found = [(_killed(whole, kill.line), whole) for whole in wholes]
+            best, whole = max(found, key=lambda pair: _told(pair[0]))
+            if _told(best) <= _told(kill) and best.values == kill.values:
+                return False
+            best.message = kill.message
+            report.kills[report.kills.index(kill)] = best
+            self.open = whole[:900]
+            return True
+        for whole in wholes:
+            task = TASK_LINE.search(whole)
+            version = VERSION.search(task["rest"] or "") if task else None
+            if version and len(version[1]) > len(report.kernel):
+                report.kernel, self.open = version[1], whole[:900]
+                return True
+        return False
 
     def _take(self, text: str, number: int) -> bool:
         """Read a text; tell whether it was understood."""

@@ -214,11 +214,15 @@ class _LaggingCounters(list[int]):
 def _let_counters_lag(m: Machine) -> None:
     """Have free pages counted as the kernel counts them, where one CPU holds all that is not folded.
 
-    The threshold follows from the managed pages, of which ``pcp->high_max`` is an eighth.
+    The threshold follows from the managed pages, of which ``pcp->high_max`` is an eighth, unless
+    percpu_pagelist_high_fraction has set it: then ``high_min`` is the same, and the span has to do.
     """
     if m.num_online_cpus > 1:
         return
     for zone in for_each_populated_zone(m):
+        pcp = zone.per_cpu_pageset[0]
+        if pcp.high_min == pcp.high_max:
+            zone.managed_pages = zone.present_pages = zone.spanned_pages
         free = sum(area.nr_free << order for order, area in enumerate(zone.free_area))
         threshold = vmstat.calculate_normal_threshold(zone)
         zone.vm_stat = _LaggingCounters(zone.vm_stat, free - zone.vm_stat[NR_FREE_PAGES], threshold)

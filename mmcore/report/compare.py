@@ -41,7 +41,7 @@ from mmcore.proc import (
 )
 from mmcore.proc.capture import Capture
 from mmcore.proc.dmesg import BootLog
-from mmcore.report import alloctrace, faults, pgmap, sweep, vmalog
+from mmcore.report import alloctrace, faults, oom_report, pgmap, sweep, vmalog
 
 __all__ = [
     "COMPARISONS",
@@ -832,6 +832,32 @@ def _texts_of(cap: Capture) -> list[tuple[str, str, str]]:
     else:
         found = [(s.name, s.command.removeprefix("cat "), s.text) for s in cap.sections]
     return [(where, path, text) for where, path, text in found if path in TEXTS and text]
+
+
+@_register(
+    "oom-victim",
+    EXACT,
+    "Points follow from the report's own table of tasks, and who has the most of them is killed; a choice "
+    "that depends on what the report does not show is not counted.",
+    "dmesg",
+)
+def _oom_victim(s: Subject) -> Result:
+    result = Result()
+    for section in s.cap.sections:
+        if "oom-kill:" not in section.text or section.name.startswith("SOURCE "):
+            continue
+        result.sections.append(section.name)
+        for number, report in enumerate(oom_report.examine(section.text), 1):
+            ranking = report.ranking
+            kill = ranking.selected
+            if kill is None or ranking.verdict not in ("agrees", "differs"):
+                continue
+            best = next((score.task for score in ranking.scores if score.eligible), None)
+            mine = kill.pid if ranking.verdict == "agrees" else best and best.pid
+            result.add(f"{section.name} report {number} victim", mine, kill.pid)
+    if not result.total:
+        raise NotComparable("needs a report of the OOM killer with its table of tasks")
+    return result
 
 
 @_register(

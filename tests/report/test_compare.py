@@ -72,7 +72,9 @@ def test_each_comparison_runs_on_some_capture() -> None:
     ran = {o.comparison.name for n in names for o in c.compare(n).ran()}
     text = re.sub(r"=== dmesg \|.*?(?==== )", "", text_of("n1-1g/physical"), flags=re.DOTALL)
     ran |= {o.comparison.name for o in run(text).ran()}
-    assert ran | {*HEAVY, "address-space"} == {comparison.name for comparison in c.COMPARISONS}
+    assert ran | {*HEAVY, "address-space", "oom-victim"} == {
+        comparison.name for comparison in c.COMPARISONS
+    }
 
 
 def test_kinds_have_a_reason() -> None:
@@ -133,6 +135,19 @@ def test_a_changed_integer_is_found_and_named(
     assert c.exit_status([report]) in (1, 2) and (
         o.outcome == "damaged" or c.exit_status([report]) == 1
     )
+
+
+def test_a_task_with_more_points_than_the_victim_is_named() -> None:
+    text = text_of("n1-512m/oom")
+    good = run(text, "oom-victim").outcomes[0]
+    assert (good.outcome, good.result.total) == ("equal", 12)
+    row = re.search(r"^.*\[ *(\d+)\] +0 +\d+ +(\d+) +(\d+) +.* small$", text, re.MULTILINE)
+    assert row is not None
+    larger = row[0].replace(f" {row[3]} ", " 999999 ", 1)
+    bad = run(text.replace(row[0], larger, 1), "oom-victim").outcomes[0]
+    assert bad.outcome == "differs" and bad.result.equal == 11
+    assert bad.result.differences[0].where == "dmesg report 1 victim"
+    assert bad.result.differences[0].model == row[1]
 
 
 def test_a_wrong_result_in_a_log_of_calls_is_named() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from mmcore.errors import MMError, ParseError, UsageError
 from mmcore.report import address, alloc_failure, buddyinfo, gfp, oom_report, pte, zone_state
+from mmcore.report.oom_log import plain
 
 __all__ = ["MAX_INPUT", "SCHEMA", "Result", "TOOLS", "Tool", "examine", "run", "text_of", "tools"]
 
@@ -229,10 +230,27 @@ def _buddyinfo(text: str) -> Work:
 MAX_EXPLAINED = 32
 
 
-def _alloc_failure(text: str) -> Work:
-    reports = alloc_failure.parse_all(text)
-    if not reports:
+def _reports(text: str) -> list[alloc_failure.AllocFailure]:
+    """Return the reports of a log, also of one that a collector keeps as JSON or journal fields.
+
+    :raises ParseError: if there is none
+    """
+    log = plain(text) if alloc_failure.START_RE.search(text) else None
+    reports = alloc_failure.parse_all(log.text) if log else []
+    if log is None or not reports:
         alloc_failure.parse(text)  # raises, and says what was looked for
+        return alloc_failure.parse_all(text)
+    for report in reports:
+        report.line = log.line(report.line)
+        report.problems = [
+            re.sub(r"^line (\d+)", lambda m: f"line {log.line(int(m[1]))}", problem)
+            for problem in report.problems
+        ]
+    return reports
+
+
+def _alloc_failure(text: str) -> Work:
+    reports = _reports(text)
     said = [alloc_failure.explain(report) for report in reports[:MAX_EXPLAINED]]
     lines: list[str] = []
     if len(reports) > 1:

@@ -23,12 +23,16 @@ from mmcore.mm import filemap, madvise, mlock, mmap, mprotect, mremap, mseal, rm
 from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
     VM_ACCOUNT,
+    MM_SHMEMPAGES,
+    MM_SWAPENTS,
     VM_FLAG_MNEMONICS,
     VM_SHARED,
+    VM_SOFTDIRTY,
     VM_WRITE,
     MmStruct,
     VmAreaStruct,
     VmOperationsStruct,
+    get_mm_counter,
     mmap_write_lock,
     mmap_write_unlock,
     vm_flags_str,
@@ -187,6 +191,9 @@ class VmaReplay:
         if init.get("root", 1) != 1:
             self.task.cap_effective = 0
         self.exe_tail = ""
+        # A kernel without CONFIG_MEM_SOFT_DIRTY has no such bit; merging ignores it anyway.
+        soft_dirty = any(" sd" in line for line in init["add"])
+        self.shown = ~0 if soft_dirty else ~VM_SOFTDIRTY
         self.mm.start_brk = self.mm.brk = init["brk"]
         for line in init["add"]:
             self._add(line)
@@ -194,6 +201,10 @@ class VmaReplay:
         for vma in self.mm.mm_mt:
             if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE or vma.vm_flags & VM_ACCOUNT:
                 rmap.anon_vma_prepare(vma)
+        if self.mm.start_stack:
+            touch(self.m, self.mm.start_stack, "w")
+        #: counter -> kernel's value less the model's at the first check: the program's own pages
+        self.own: dict[str, int] = {}
         self.lines = self.render()
 
     def _add(self, line: str) -> None:
@@ -240,7 +251,7 @@ class VmaReplay:
         else:
             name = task_mmu.vma_name(vma)
             where += f"00:00 0 {name}" if name else "00:00 0"
-        return f"{where}|{vm_flags_str(vma.vm_flags)}"
+        return f"{where}|{vm_flags_str(vma.vm_flags & self.shown)}"
 
     def path(self, file: filemap.File) -> str:
         """Return what maps shows of a memory file."""
@@ -307,6 +318,14 @@ class VmaReplay:
         ):
             if name in record:
                 yield name, str(value), str(record[name])
+        for name, value in (
+            ("RssShmem", get_mm_counter(mm, MM_SHMEMPAGES) * kb),
+            ("VmPTE", mm.pgtables_bytes >> 10),
+            ("VmSwap", get_mm_counter(mm, MM_SWAPENTS) * kb),
+        ):
+            if type(record.get(name)) is int:
+                own = self.own.setdefault(name, record[name] - value)
+                yield f"{name} since the first check", str(value + own), str(record[name])
 
 
 def replay(

@@ -92,6 +92,18 @@ COUNTS_RE = re.compile(r" {0,40}[a-z_]{2,40}:\d{1,20}(?: [a-z_]{2,40}:\d{1,20})*
 PAGES_RE = re.compile(r"(\d{1,20}) (total pagecache pages|pages [\w/ ]{1,40})")
 SWAP_RE = re.compile(r"(Free|Total) swap +[=:] +(\d{1,20})kB")
 MEMCG_RE = re.compile(r"memory: usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt \d{1,20}")
+TRACE_RE = re.compile(
+    r" {0,4}(?:\[<[0-9a-f]{1,16}>\] ?)?([\w.]{1,100})\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}\b.{0,80}"
+)
+#: Functions of the allocator and of what prints: what stands above them in a stack trace asked.
+OURS_RE = re.compile(
+    r"mem_cgroup_oom|mem_cgroup_out_of_memory|try_charge|_*mem_cgroup_(?:try_)?charge"
+    r"|dump_stack|show_stack|dump_header|oom_kill_process|out_of_memory|warn_alloc|_*alloc_pages?"
+    r"|get_page_from_freelist|pagecache_get_page$|_*folio_alloc|_*get_free_pages?|get_zeroed_page"
+    r"|_*kmalloc|_*kv?malloc_node|kmem_cache_alloc|_*slab_alloc|new_slab|allocate_slab|cache_grow"
+    r"|cache_alloc|fallback_alloc|kmem_getpages|_*vmalloc|do_kmalloc|page_frag_alloc|alloc_slab_page"
+    r"|_*memdup|mempool_alloc|vma_alloc_folio|__filemap_get_folio|alloc_skb$"
+)
 END_RE = re.compile(r"\d+ pages hwpoisoned|Tasks state \(memory values in pages\):|\[ *pid *\].*")
 KILLED_RE = re.compile(r"Killed process (\d{1,10}) \(([^\n]{1,64}?)\)")
 
@@ -209,6 +221,7 @@ class AllocFailure:
     :ivar numbering: the release whose gfp numbers these are
     :ivar line: the line of the log it begins in
     :ivar problems: what could not be read, in words
+    :ivar trace: the functions of the stack trace that are certain, innermost first
     :ivar cpuset_apart: the cpuset stands on a line of its own, as until 4.18
     """
 
@@ -234,6 +247,7 @@ class AllocFailure:
     page_kb: int = 4
     whole: bool = False
     cpuset_apart: bool = False
+    trace: list[str] = field(default_factory=list)
 
     @property
     def head(self) -> str:
@@ -289,7 +303,9 @@ def _take_numbers(report: AllocFailure, text: str) -> str | Callable[[], str]:
         what = match[2]
         report.counts[what] = int(match[1])
         return lambda: f"{report.counts[what]} {what}"
-    if match := SWAP_RE.fullmatch(text.rstrip()):
+    if len(report.trace) < 64 and not report.counts and (match := TRACE_RE.fullmatch(text)):
+        report.trace.append(match[1].partition(".")[0].removesuffix("_noprof"))
+    elif match := SWAP_RE.fullmatch(text.rstrip()):
         report.swap[match[1].lower()] = int(match[2])
     elif match := MEMCG_RE.search(text):
         report.memcg = (int(match[1]), int(match[2]))
@@ -508,7 +524,7 @@ class Explanation:
 
     :ivar alloc_flags: the ALLOC_* flags of the slow path for it
     :ivar highest_zone: the highest zone that it may use
-    :ivar usage: where memory was, the largest part first
+    :ivar usage: who asked, and where memory was, the largest part first
     """
 
     report: AllocFailure
@@ -635,6 +651,17 @@ class Explanation:
 
 def _where(z: ZoneVerdict) -> str:
     return z.zone if z.node is None else f"node {z.node} {z.zone}"
+
+
+def _callers(report: AllocFailure) -> list[str]:
+    """Say who asked, by the functions above the allocator's in the stack trace."""
+    trace = report.trace
+    first = next((i for i, name in enumerate(trace) if not OURS_RE.match(name)), len(trace))
+    names = [f"{name}()" for name in trace[first : first + 5]]
+    if not names or first == 0:  # without the allocator in it, it is another trace, or cut
+        return []
+    more = " <- ..." if len(trace) > first + 5 else ""
+    return [f"Asked for by {' <- '.join(names)}{more}"]
 
 
 def _nodes_of(text: str | None) -> set[int] | None:
@@ -864,4 +891,5 @@ def explain(report: AllocFailure) -> Explanation:
             )
     notes = _notes(report, request.mask, zones)
     highest = request.kinds[request.highest] if request.kinds else ""
-    return Explanation(report, request.alloc_flags, highest, zones, notes, _usage(report))
+    usage = [*_callers(report), *_usage(report)]
+    return Explanation(report, request.alloc_flags, highest, zones, notes, usage)

@@ -345,12 +345,13 @@ def _oom_example() -> str:
 
 
 def _failure_example() -> str:
-    """The failure report of an exhausted guest, without its stack trace."""
+    """The failure report of an exhausted guest, without the registers."""
     from mmcore.proc.capture import load
 
     report = str(alloc_failure.parse(load("n1-256m/oom")["swap_dmesg"])).split("\n")
     memory = next(i for i, line in enumerate(report) if "Mem-Info:" in line)
-    return "\n".join([report[0], *report[memory:]]) + "\n"
+    registers = next(i for i, line in enumerate(report) if "RIP:" in line)
+    return "\n".join([*report[:registers], *report[memory:]]) + "\n"
 
 
 def _oops_example() -> str:

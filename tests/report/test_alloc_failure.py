@@ -362,3 +362,29 @@ def test_the_verdict_on_failures_of_the_engine_itself() -> None:
         e = af.explain(af.parse("\n".join(failing_machine(order))))
         assert e.cause == "fragmentation"
         assert e.zones[0].largest_order == order - 1
+
+
+def test_who_asked_is_read_from_the_stack_trace() -> None:
+    from mmcore.proc import capture
+
+    cap = capture.load("n1-256m/oom")
+    said = "\n".join(af.explain(af.parse(cap["swap_dmesg"])).lines())
+    assert (
+        "Asked for by __read_swap_cache_async() <- swap_cluster_readahead() <- swapin_readahead()"
+        in said
+    )
+    first, *_ = af.parse_all(cap["memcg_dmesg"])
+    assert "Asked for by do_anonymous_page() <- __handle_mm_fault()" in "\n".join(
+        af.explain(first).lines()
+    )
+    old = OLD_REPORTS["3.18"].replace(
+        "Mem-Info:",
+        "Call Trace:\n [<ffffffff815f3246>] dump_stack+0x46/0x58\n"
+        " [<ffffffff81138d22>] warn_alloc_failed+0xe2/0x150\n"
+        " [<ffffffff8113c09a>] __alloc_pages_nodemask+0x22a/0x240\n"
+        " [<ffffffff8118615e>] ? stale_word+0x2ee/0x300\n [<ffffffff8118615e>] new_slab+0x2ee/0x300\n"
+        " [<ffffffffa02a5d81>] my_write+0x91/0x1d0 [my_driver]\nMem-Info:",
+    )
+    assert "Asked for by my_write()" in [line.strip() for line in explained(old).lines()]
+    bare = OLD_REPORTS["3.18"].replace("Mem-Info:", " my_write+0x91/0x1d0\nMem-Info:")
+    assert not any("Asked for" in line for line in explained(bare).lines())

@@ -36,7 +36,7 @@ from mmcore.proc.capture import Capture
 from mmcore.proc.ftrace import TraceLine
 from mmcore.trace import TRACEPOINTS, Event
 
-__all__ = ["Replay", "differences", "replay", "snapshots"]
+__all__ = ["Replay", "differences", "limit_was_lowered", "replay", "snapshots"]
 
 #: What is compared of each event: all fields but the flags of the request, which are given to the
 #: model, and a refill flag that follows from the others.
@@ -49,6 +49,9 @@ FREE, BATCHED = "kmem:mm_page_free", "kmem:mm_page_free_batched"
 REFILL = ("kmem:mm_page_alloc_zone_locked", "kmem:mm_page_alloc_extfrag")
 DRAIN = "kmem:mm_page_pcpu_drain"
 NO_PFN = (1 << 64) - 1
+CONFIG_PCP_BATCH_SCALE_MAX = 5
+#: How far apart vmstat_update() runs on a CPU at least, in ns: about a second, rounded to whole ones.
+WORKER_PERIOD = 900_000_000
 
 Key = tuple[str, tuple[int, ...]]
 #: What to do, the lines that say it, and all lines that belong to it.
@@ -68,6 +71,9 @@ class Replay:
         out other pages than the kernel, a later free may name a page that is free in the model
     :ivar lists: lines of the final lists that were compared
     :ivar lists_differ: (the kernel's line, the model's) of each that differs
+    :ivar limits: (node, zone, CPU) -> (time, ``pcp->high``, ``pcp->count``) at first and after each
+        change of the limit
+    :ivar end: time of the last event, in ns
     """
 
     machine: Machine
@@ -77,6 +83,8 @@ class Replay:
     stopped: str = ""
     lists: int = 0
     lists_differ: list[tuple[str, str]] = field(default_factory=list)
+    limits: dict[tuple[int, str, int], list[tuple[int, int, int]]] = field(default_factory=dict)
+    end: int = 0
 
     @property
     def exact(self) -> bool:
@@ -228,6 +236,46 @@ def _let_counters_lag(m: Machine) -> None:
         zone.vm_stat = _LaggingCounters(zone.vm_stat, free - zone.vm_stat[NR_FREE_PAGES], threshold)
 
 
+def _note_limits(result: Replay, now: int) -> None:
+    """Add to the history of each CPU's limit what the last step made of it."""
+    for zone in for_each_populated_zone(result.machine):
+        for cpu, pcp in enumerate(zone.per_cpu_pageset):
+            history = result.limits.setdefault((zone.node, zone.name, cpu), [])
+            if not history or history[-1][1] != pcp.high:
+                history.append((now, pcp.high, pcp.count))
+
+
+def limit_was_lowered(
+    result: Replay, place: tuple[int, str, int], limits: tuple[int, int, int], wanted: int
+) -> bool:
+    """Tell whether calls of decay_pcp_high() explain a final ``pcp->high`` below the model's.
+
+    A worker calls it once a second, and no event shows when: each moment is tried, and each that
+    comes a second (WORKER_PERIOD) after it.
+
+    :param limits: ``high_min``, ``high_max`` and ``batch`` of the list
+    """
+    low, top, batch = limits
+    history = result.limits.get(place, [])
+    ends = [*[time for time, _, _ in history], result.end][1:]
+    # What the limit may be -> the earliest time of the last call; -WORKER_PERIOD before the first.
+    states: dict[tuple[int, bool], int] = {}
+    before = 0
+    for (start, high, count), end in zip(history, ends, strict=True):
+        moved = {(min(max(h + high - before, low), top), x): t for (h, x), t in states.items()}
+        states = moved or {(high, False): start - WORKER_PERIOD}
+        before = high
+        floor = max(count - (batch << CONFIG_PCP_BATCH_SCALE_MAX), low)
+        todo = list(states.items())
+        while todo:
+            (h, _), last = todo.pop()
+            new, at = max(h - (h >> 3), floor), max(start, last + WORKER_PERIOD)
+            if new < h and at <= end and at < states.get((new, True), at + 1):
+                states[new, True] = at
+                todo.append(((new, True), at))
+    return any(h == wanted for h, lowered in states if lowered)
+
+
 def _pfn(line: TraceLine) -> int:
     return int(_event(line).values[0])
 
@@ -309,6 +357,8 @@ def replay(capture: Capture) -> Replay:
     _let_counters_lag(m)
     page_alloc.current_task(m).prio = _priority(_parts(capture)[0])
     result = Replay(m)
+    result.end = lines[-1].time
+    _note_limits(result, lines[0].time)
     with m.trace.record("kmem:mm_page_*") as log:
         for what, causes, expected in _steps(lines):
             m.this_cpu, m.clock = causes[0].cpu, causes[0].time
@@ -319,6 +369,7 @@ def replay(capture: Capture) -> Replay:
                 result.stopped = f"line {causes[0].number}: {bug}"
                 break
             _compare(result, expected, [_key(event) for event in log])
+            _note_limits(result, m.clock)
     result.lists, result.lists_differ = differences(after, snapshot.take(m))
     return result
 

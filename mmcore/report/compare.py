@@ -69,8 +69,6 @@ __all__ = [
 EXACT, SHAPE = "exact", "shape"
 #: Kinds of boot lines that say who may allocate from where.
 ZONELIST_LINES = ("dmesg fallback", "dmesg zonelists", "dmesg policy_zone")
-#: CONFIG_PCP_BATCH_SCALE_MAX
-PCP_BATCH_SCALE_MAX = 5
 MARKS = ("min", "low", "high", "promo")
 #: /proc files whose text is read and written back.
 TEXTS: dict[str, ModuleType] = {
@@ -633,30 +631,24 @@ def _alloc_frames(s: Subject) -> Result:
     return result
 
 
-def _decayed(model: str, kernel: str) -> bool:
-    """Tell whether two lines of per-CPU lists differ only in ``high``, by calls of decay_pcp_high().
-
-    No event shows when the worker called it.
-    """
+def _decayed(replay: alloctrace.Replay, model: str, kernel: str) -> bool:
+    """Tell whether two lines of per-CPU lists differ only in a limit that a worker has lowered."""
     limit = re.compile(r" high=(\d{1,12}) ")
-    found, wanted = limit.search(model), limit.search(kernel)
-    if found is None or wanted is None or limit.sub("", model) != limit.sub("", kernel):
+    place = re.match(r"pcp node=(\d{1,4}) zone=(\w+) cpu=(\d{1,5}) ", model)
+    wanted = limit.search(kernel)
+    if place is None or wanted is None or limit.sub("", model) != limit.sub("", kernel):
         return False
     fields = {k: int(v) for k, v in re.findall(r" (\w+)=(\d{1,12})", model)}
-    high = fields["high"]
-    while high > int(wanted[1]) and high > fields["high_min"]:
-        floor = fields["count"] - (fields["batch"] << PCP_BATCH_SCALE_MAX)
-        high = max(floor, high - (high >> 3), fields["high_min"])
-        if high == floor:
-            break
-    return high == int(wanted[1])
+    limits = fields["high_min"], fields["high_max"], fields["batch"]
+    where = int(place[1]), place[2], int(place[3])
+    return alloctrace.limit_was_lowered(replay, where, limits, int(wanted[1]))
 
 
 @_register(
     "alloc-lists",
     EXACT,
-    "After the last event every free list and per-CPU list must be the recorded one, in order; how "
-    "often the worker of once a second lowered an idle CPU's limit is read off the limit.",
+    "After the last event every free list and per-CPU list must be the recorded one, in order; when "
+    "the worker of once a second lowered a CPU's limit is read off the limit.",
     "alloc",
     "trace",
 )
@@ -664,7 +656,7 @@ def _alloc_lists(s: Subject) -> Result:
     replay = s.replay
     result = Result(replay.lists - len(replay.lists_differ), replay.lists)
     for kernel, model in replay.lists_differ:
-        if _decayed(model, kernel):
+        if _decayed(replay, model, kernel):
             result.equal += 1
             continue
         where = re.sub(r" nr_free.*| : .*", "", kernel or model)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from mmcore.__main__ import main
 from mmcore.errors import MMError, UsageError
+from mmcore.machine import Machine
 from mmcore.proc import capture
 from mmcore.report import compare as c
+from mmcore.report.alloctrace import Replay
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book" / "captures"
@@ -200,10 +202,26 @@ def test_a_moved_free_block_is_found() -> None:
 def test_a_lowered_limit_is_explained_only_by_the_workers_steps() -> None:
     line = "pcp node=0 zone=Normal cpu=0 count=4018 high={} high_min=10565 high_max=94808 batch=63 flags=2"
     model = line.format(37261)
-    assert c._decayed(model, line.format(37261 - (37261 >> 3)))
-    assert not c._decayed(model, line.format(37261 - (37261 >> 3) + 1))
-    assert not c._decayed(model, line.format(37262))
-    assert not c._decayed(model, line.format(32604).replace("count=4018", "count=4017"))
+    ms = 1_000_000
+    replay = Replay(Machine.boot("128M"), end=1300 * ms)
+    history = [(0, 30000, 100), (1000 * ms, 37198, 900), (1100 * ms, 37261, 4018)]
+    replay.limits[0, "Normal", 0] = history
+
+    def explained(high: int, text: str = line) -> bool:
+        return c._decayed(replay, model, text.format(high))
+
+    def lowered(high: int) -> int:
+        return high - (high >> 3)
+
+    assert explained(lowered(37261))
+    # Between two changes: what was added after it is on top.
+    assert explained(lowered(37198) + 63) and explained(lowered(30000) + 7261)
+    assert explained(lowered(lowered(30000) + 7198) + 63)  # a second apart
+    assert not explained(lowered(lowered(37198) + 63))  # not twice in 300 ms
+    assert not explained(lowered(37261) + 1) and not explained(37262)
+    assert not explained(lowered(37261), line.replace("count=4018", "count=4017"))
+    replay.limits.clear()
+    assert not explained(lowered(37261))
 
 
 def test_copied_managed_pages_are_not_counted() -> None:

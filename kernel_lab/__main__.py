@@ -131,6 +131,10 @@ def check_all(options: argparse.Namespace) -> int:
         data = path.read_bytes()
         data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
         texts[path] = data.decode("utf-8")
+        if "\n=== SOURCE record.sh |" not in texts[path]:
+            raise LabError(
+                f"{path}: not a capture of this lab, whose script record.sh it would hold"
+            )
     heads = {path: capture.header(text) for path, text in texts.items()}
     chosen = {path: experiment.load(head.get("experiment", "")) for path, head in heads.items()}
     require(run.programs_needed(list(chosen.values())))

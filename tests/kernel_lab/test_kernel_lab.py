@@ -294,6 +294,13 @@ def test_check_names_the_package_that_differs_and_what_changed(
     assert [line.split() for line in out[4:]] == [["recorded", "hello"], ["now", "HELLO"]]
 
 
+def test_check_refuses_what_another_harness_made(tmp_path, capsys) -> None:
+    path = tmp_path / "physical.txt"
+    path.write_text('# experiment: "physical"\n# topology: "n1-1g"\n\n=== a | a | rc=0\nb\n')
+    assert command_line.main(["check", str(path)]) == 2
+    assert "not a capture of this lab" in capsys.readouterr().err
+
+
 def test_an_experiment_on_this_kernel(tmp_path: Path) -> None:
     if any(needs.where(program) is None for program in here.NEEDED):
         pytest.skip("no gcc, static libc or setarch here")

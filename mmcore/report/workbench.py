@@ -264,6 +264,8 @@ def _alloc_failure(text: str) -> Work:
         part = explanation.lines()
         where = f"line {explanation.report.line}: " if len(reports) > 1 else ""
         lines += [where + part[0], *part[1:]]
+    if any(report.kind == "oom" for report in reports):
+        lines += ["", "Which process the OOM killer chose, and why, the oom-report tool tells."]
     if len(reports) > MAX_EXPLAINED:
         more = "or more " if len(reports) >= alloc_failure.MAX_REPORTS else ""
         lines += ["", f"The first {MAX_EXPLAINED} of {len(reports)} {more}reports are explained."]
@@ -446,7 +448,7 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "pagemap",
             "What does /proc/PID/pagemap say of this page?",
-            "Type 64-bit words, or paste: sudo od -A n -t x8 -j $((8 * 0xADDR / 4096)) -N 8 /proc/PID/pagemap",
+            "Type 64-bit words, or paste: sudo od -A n -t x8 -j $((0xADDR / 4096 * 8)) -N 8 /proc/PID/pagemap",
             "81800000000036d8",
             3,
             "python -m mmcore pagemap 81800000000036d8",
@@ -458,7 +460,7 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "kpageflags",
             "What is this page frame used for?",
-            "Type 64-bit words, or paste: sudo od -A n -t x8 -j $((8 * 0xPFN)) -N 8 /proc/kpageflags",
+            "Type 64-bit words, or paste: sudo od -A n -t x8 -j $((0xPFN * 8)) -N 8 /proc/kpageflags",
             "0000000400205848",
             3,
             "python -m mmcore kpageflags 400205848",

@@ -427,7 +427,10 @@ class ZoneReport:
                 "The blocks count whatever their migratetype, which /proc/buddyinfo does not say."
             )
         if self.old:
-            out.append("An older kernel wrote this text; the rules applied are Linux 6.12's.")
+            out += [
+                "An older kernel wrote this text, or lines were left out (no 'promo'); the rules applied",
+                "are Linux 6.12's.",
+            ]
         return out + self.notes
 
     def to_rows(self) -> list[dict[str, object]]:

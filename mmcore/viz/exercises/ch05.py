@@ -200,7 +200,7 @@ def cannot_fork(database: int = 6144, ram: int = 10240, swap_mib: int = 1024) ->
 
 
 def _by_map_count(folio: Folio, vma: VmAreaStruct) -> bool:
-    """Tell whether a page may be reused, by the rule before 5.8: one mapping."""
+    """Tell whether a page may be reused, by the rule of old kernels: one mapping."""
     return rmap.folio_mapcount(folio) == 1
 
 

@@ -127,7 +127,7 @@ def _fold(lines: list[str]) -> list[str]:
     for line in lines:
         line = _UNSAFE.sub("\ufffd", line).replace("\n", " ")
         indent = len(line) - len(line.lstrip(" "))
-        if len(line) <= WIDTH or "   " in line.strip():
+        if len(line) <= WIDTH or indent > 12 or "   " in line.strip():
             out.append(line)
             continue
         out += textwrap.wrap(

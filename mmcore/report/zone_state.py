@@ -418,7 +418,7 @@ class ZoneReport:
         out += [
             "Pages (and the largest order) that each kind of request may take from a zone now: it is",
             "served while free pages stay above the mark it must leave, plus what the zone keeps from",
-            "requests that could use a higher one (protection).",
+            "requests that could use a higher one (protection). Columns that are alike are one.",
         ]
         if not any(share.largest is not None for s in self.states for share in s.shares):
             out.append("For orders, put /proc/buddyinfo behind: cat /proc/zoneinfo /proc/buddyinfo")
@@ -463,21 +463,30 @@ def _zone_lines(state: ZoneState, columns: list[tuple[int, str]]) -> list[str]:
         f"{state.managed} managed; min {state.min}, low {state.low}, high {state.high}",
         f"  {state.verdict}",
     ]
-    mine = [(h, w) for h, w in columns if any(s.highest == h for s in state.shares)]
-    heads = "".join(f"{who.removeprefix('GFP_') if len(who) > 16 else who:>18}" for _, who in mine)
-    out.append(f"  {'may be taken by':<22}{heads}")
-    for request in REQUESTS:
-        cells = ""
-        for h, _ in mine:
-            share = next(s for s in state.shares if s.highest == h and s.request is request)
-            cell = str(share.pages) if share.pages else "none"
-            if share.largest is not None and share.largest >= 0:
-                cell += f", order {share.largest}"
-            elif share.largest is not None and share.pages:
-                cell += ", no block"
-            cells += f"{cell:>18}"
-        out.append(f"  {request.name:<22}{cells}")
+    table: list[tuple[str, str, list[str]]] = []  # from whom, to whom, a cell for each request
+    for highest, who in columns:
+        cells = [_cell(s) for s in state.shares if s.highest == highest]
+        if not cells:
+            continue
+        if table and table[-1][2] == cells:
+            table[-1] = (table[-1][0], who, cells)
+        else:
+            table.append((who, who, cells))
+    out.append(f"  {'may be taken by':<22}" + "".join(f"{first:>24}" for first, _, _ in table))
+    if any(first != last for first, last, _ in table):
+        to = ("" if first == last else f"to {last}" for first, last, _ in table)
+        out.append((f"  {'':<22}" + "".join(f"{text:>24}" for text in to)).rstrip())
+    for i, request in enumerate(REQUESTS):
+        out.append(f"  {request.name:<22}" + "".join(f"{cells[i]:>24}" for _, _, cells in table))
     return out
+
+
+def _cell(share: Share) -> str:
+    """Say what a kind of request may take: pages, and the largest order if it is known."""
+    cell = str(share.pages) if share.pages else "none"
+    if share.largest is not None and share.largest >= 0:
+        return f"{cell}, order {share.largest}"
+    return f"{cell}, no block" if share.largest is not None and share.pages else cell
 
 
 def examine(text: str) -> ZoneReport:

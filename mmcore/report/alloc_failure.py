@@ -44,7 +44,7 @@ from mmcore.mm.mmzone import (
 )
 from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.report.buddyinfo import size
-from mmcore.report.gfp import NUMBERINGS, Numbering, fits, nameless, to_reference
+from mmcore.report.gfp import NUMBERINGS, Numbering, by_names, fits, nameless, to_reference
 from mmcore.report.kernlog import LogLine, logical_lines
 from mmcore.report.zone_state import zone_kinds
 
@@ -221,6 +221,7 @@ class AllocFailure:
     :ivar numbering: the release whose gfp numbers these are
     :ivar line: the line of the log it begins in
     :ivar problems: what could not be read, in words
+    :ivar named_mask: the mask in that numbering, by the names if the number is of another kernel
     :ivar trace: the functions of the stack trace that are certain, innermost first
     :ivar cpuset_apart: the cpuset stands on a line of its own, as until 4.18
     """
@@ -248,6 +249,7 @@ class AllocFailure:
     whole: bool = False
     cpuset_apart: bool = False
     trace: list[str] = field(default_factory=list)
+    named_mask: int | None = None
 
     @property
     def head(self) -> str:
@@ -263,7 +265,8 @@ class AllocFailure:
     @property
     def reference_mask(self) -> int:
         """The request's mask in the numbering of Linux 6.12."""
-        return to_reference(self.numbering, self.gfp_mask)
+        mask = self.gfp_mask if self.named_mask is None else self.named_mask
+        return to_reference(self.numbering, mask)
 
     def __str__(self) -> str:
         return "\n".join(
@@ -343,12 +346,18 @@ def take_line(report: AllocFailure, text: str, line: int) -> str | Callable[[], 
 _KINDS = {"page allocation failure": "failure", "page allocation stalls": "stall"}
 
 
-def _numbering(mask: int, names: str | None) -> tuple[Numbering, bool]:
-    """Return the numbering of a report's mask, and whether number and names agree in it."""
+def _numbering(mask: int, names: str | None) -> tuple[Numbering, bool, int]:
+    """Return the numbering of a report's mask, whether number and names agree, and the mask in it.
+
+    Where they agree in none, the names count: their meaning has not changed.
+    """
     if not names:
-        return nameless(mask).table, False
+        return nameless(mask).table, False, mask
     tables = fits(mask, names)
-    return (tables[0], True) if tables else (NUMBERINGS[0], False)
+    if tables:
+        return tables[0], True, mask
+    table, named = by_names(names) or (NUMBERINGS[0], mask)
+    return table, False, named
 
 
 def take_head(text: str, line: int) -> AllocFailure | None:
@@ -367,10 +376,10 @@ def take_head(text: str, line: int) -> AllocFailure | None:
     kind = "stall" if "stalls" in what else kind
     found = ORDER_OF_RE.search(match["text"] + what + match["rest"])
     order = int(found[1]) if found else 0
-    table, sure = _numbering(mask, names)
+    table, sure, named = _numbering(mask, names)
     comm = text[: match.start()].rstrip(": ").removesuffix("vmalloc")[-64:]
     report = AllocFailure(comm, max(order, 0), mask, names or "", "(null)", kind=kind, line=line)
-    report.numbering, report.sure = table, sure
+    report.numbering, report.sure, report.named_mask = table, sure, named
     if node := NODEMASK_RE.search(match["rest"]):
         report.nodemask = node[1]
     if cpuset := CPUSET_RE.search(match["rest"]):
@@ -864,13 +873,11 @@ def _notes(report: AllocFailure, mask: int, zones: list[ZoneVerdict]) -> list[st
     if enough and report.order:
         kb = sum(z.free for z in enough) * report.page_kb
         notes.append(f"Fragmentation, not shortage: {kb} kB are free in smaller blocks.")
-    if report.numbering.version != "6.12":
+    if not report.sure and report.gfp_names:
+        notes.append("The gfp number is of a kernel not known here; its names are used.")
+    elif report.numbering.version != "6.12":
         names = f"gfp numbers as in Linux {report.numbering.version}"
         notes.append(f"An older kernel ({names}); the test is Linux 6.12's.")
-    elif not report.sure and report.gfp_names:
-        notes.append(
-            "Number and names of the gfp mask agree in no kernel known here; the number is used."
-        )
     return notes
 
 

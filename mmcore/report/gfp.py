@@ -30,6 +30,7 @@ from mmcore.mm.mmzone import MIGRATETYPE_NAMES, ZONE_NAMES
 __all__ = [
     "MAX_MASKS",
     "NUMBERINGS",
+    "by_names",
     "GfpMask",
     "Numbering",
     "decode",
@@ -154,7 +155,7 @@ def _combined(flags: dict[str, int], nowait_nowarn: bool = False) -> dict[str, i
         out["GFP_TRANSHUGE"] = light | f["NORETRY"] | f["NO_KSWAPD"]
     if "ACCOUNT" not in f:
         del out["GFP_KERNEL_ACCOUNT"]
-    if "COLD" in f and "RECLAIMABLE" in f:
+    if "REPEAT" in f and "RECLAIMABLE" in f:
         out["GFP_TEMPORARY"] = reclaim | f["IO"] | f["FS"] | f["RECLAIMABLE"]
     if "MOVABLE" not in f:
         del out["GFP_HIGHUSER_MOVABLE"]
@@ -180,6 +181,10 @@ _4_9 = _bits(
     _LOW_OLD.replace("WAIT", "RECLAIMABLE") + "ZERO NOMEMALLOC HARDWALL THISNODE ATOMIC ACCOUNT "
     "NOTRACK DIRECT_RECLAIM OTHER_NODE WRITE KSWAPD_RECLAIM"
 )
+_4_14 = _bits(
+    _LOW_OLD.replace("WAIT", "RECLAIMABLE").replace("REPEAT", "RETRY_MAYFAIL")
+    + "ZERO NOMEMALLOC HARDWALL THISNODE ATOMIC ACCOUNT - DIRECT_RECLAIM WRITE KSWAPD_RECLAIM"
+)
 _4_19 = _bits(
     "DMA HIGHMEM DMA32 MOVABLE RECLAIMABLE HIGH IO FS WRITE NOWARN RETRY_MAYFAIL NOFAIL NORETRY "
     "MEMALLOC COMP ZERO NOMEMALLOC HARDWALL THISNODE ATOMIC ACCOUNT DIRECT_RECLAIM KSWAPD_RECLAIM"
@@ -200,6 +205,7 @@ NUMBERINGS: tuple[Numbering, ...] = (
     Numbering("5.15", _5_15, _combined(_5_15), 0xFF << 24),
     Numbering("5.10", _5_10, _combined(_5_10), 0xFF << 23),
     Numbering("4.19", _4_19, _combined(_4_19), 0xFF << 23),
+    Numbering("4.14", _4_14, _combined(_4_14), 0xFE << 24),
     Numbering("4.9", _4_9, _combined(_4_9)),
     Numbering("3.13", _3_13, _combined(_3_13)),
     Numbering("2.6.24", _2_6_24, _combined(_2_6_24)),
@@ -243,6 +249,15 @@ def _value_of(table: Numbering, names: str) -> int | None:
 def fits(mask: int, names: str) -> list[Numbering]:
     """Return the numberings in which @names make exactly @mask, newest first."""
     return [table for table in NUMBERINGS if _value_of(table, names) == mask]
+
+
+def by_names(names: str) -> tuple[Numbering, int] | None:
+    """Return the newest numbering that knows all of @names, and their mask in it."""
+    for table in NUMBERINGS:
+        mask = _value_of(table, names)
+        if mask is not None:
+            return table, mask
+    return None
 
 
 def to_reference(table: Numbering, mask: int) -> int:
@@ -338,7 +353,7 @@ class GfpMask:
 
     def lines(self) -> list[str]:
         """Return the report, the answer first."""
-        out = [f"{self.mask:#x} = {self.names}"]
+        out = [f"{self.given or hex(self.mask)} = {self.names}"]
         try:
             facts = self.facts()
             out.append(_summary(self.reference))
@@ -447,6 +462,13 @@ def _number(mask: str, names: str | None, chosen: Numbering | None) -> GfpMask:
             versions = ", ".join(t.version for t in tables)
             why = f"Linux {tables[0].version} (number and names agree in: {versions})"
             return GfpMask(value, tables[0], why, True, given=mask)
+        known = by_names(names)
+        if known is not None:
+            table, bits = known
+            why = (
+                f"the names, as in Linux {table.version}; the number is of a kernel not known here"
+            )
+            return GfpMask(bits, table, why, True, given=mask)
         why = f"Linux 6.12 assumed; {names} is not this number there, nor in any table here"
         return GfpMask(value, NUMBERINGS[0], why, given=mask)
     return GfpMask(value, NUMBERINGS[0], "Linux 6.12 assumed; the number alone does not say", False)

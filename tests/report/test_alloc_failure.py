@@ -388,3 +388,12 @@ def test_who_asked_is_read_from_the_stack_trace() -> None:
     assert "Asked for by my_write()" in [line.strip() for line in explained(old).lines()]
     bare = OLD_REPORTS["3.18"].replace("Mem-Info:", " my_write+0x91/0x1d0\nMem-Info:")
     assert not any("Asked for" in line for line in explained(bare).lines())
+
+
+def test_names_count_where_the_number_is_of_an_unknown_kernel() -> None:
+    text = OLD_REPORTS["4.14"].replace("0x14000c0", "0x77")
+    e = explained(text)
+    assert e.report.gfp_mask == 0x77 and e.report.reference_mask == GFP_KERNEL
+    assert "ALLOC_NON_BLOCK" not in e.lines()[1]
+    assert any("its names are used" in note for note in e.notes)
+    assert str(e.report) == text

@@ -38,6 +38,9 @@ PRINTED = [
     ("4.9", 0x24000C0, "GFP_KERNEL"),
     ("4.9", 0x2084120, "GFP_ATOMIC|__GFP_COLD|__GFP_COMP"),
     ("4.9", 0x24200CA, "GFP_HIGHUSER_MOVABLE"),
+    ("4.14", 0x14000C0, "GFP_KERNEL"),
+    ("4.14", 0x14200CA, "GFP_HIGHUSER_MOVABLE"),
+    ("4.14", 0x1080020, "GFP_ATOMIC"),
     ("4.19", 0x6000C0, "GFP_KERNEL"),
     ("4.19", 0x6200CA, "GFP_HIGHUSER_MOVABLE"),
     ("4.19", 0x480020, "GFP_ATOMIC"),
@@ -62,7 +65,10 @@ def test_number_and_names_find_the_kernel(version: str, mask: int, names: str) -
 def test_number_and_names_of_no_kernel() -> None:
     assert gfp.fits(0x1234, "GFP_KERNEL") == []
     found = gfp.decode("mode:0x1234(GFP_KERNEL)")[0]
-    assert not found.sure and "nor in any table" in found.why
+    assert found.names == "GFP_KERNEL" and "the number is of a kernel not known here" in found.why
+    assert found.lines()[0] == "0x1234 = GFP_KERNEL"
+    unknown = gfp.decode("mode:0x1234(GFP_KERNEL|__GFP_NEWER)")[0]
+    assert unknown.mask == 0x1234 and not unknown.sure and "nor in any table" in unknown.why
 
 
 def test_a_report_without_names_is_old() -> None:

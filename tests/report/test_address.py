@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -31,7 +32,7 @@ def test_both_ends_of_every_region(levels: int) -> None:
 @pytest.mark.parametrize("levels", [4, 5])
 def test_holes_lie_between_their_neighbours(levels: int) -> None:
     regions = sorted(kaslr.memory_layout(levels), key=lambda r: r.start)
-    for below, above in zip(regions, regions[1:]):
+    for below, above in itertools.pairwise(regions):
         if below.end + 1 == above.start or below.name == "user space":
             continue
         for where in (below.end + 1, above.start - 1):

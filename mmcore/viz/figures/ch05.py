@@ -60,6 +60,7 @@ from mmcore.viz.figures.ch05_bar import (
     errno_text,
     plural,
     small_task,
+    tag,
     vma_rows,
 )
 
@@ -872,90 +873,51 @@ def _stack_x(address: int) -> float:
     return svg.WIDTH - (STACK_TOP - address) / _SHOWN * svg.WIDTH
 
 
-def _stack_drawing(s: _Stack, p: SimpleNamespace, address: int, ended: str) -> svg.Drawing:
-    d = svg.Drawing()
+def _stack_bar(s: _Stack, p: SimpleNamespace, address: int, ended: str) -> svg.Part:
+    """Return the last 10 MiB of user space to scale: stack, gap, limit, neighbour, and the touch."""
     top, h = 52.0, 44.0
-    vma = s.vma()
-    x = _stack_x(vma.vm_start)
-    gap = s.mm.sys.stack_guard_gap
-    d.add(
-        svg.text(
-            0,
-            svg.SMALL,
-            "10 MiB below STACK_TOP, to scale; low addresses left",
-            size=svg.SMALL,
-            ink="muted",
-        )
-    )
-    d.add(svg.rect(0, top, svg.WIDTH, h, "paper", stroke="faint"))
-    d.add(
-        svg.rect(
-            _stack_x(vma.vm_start - gap),
-            top,
-            gap / _SHOWN * svg.WIDTH,
-            h,
-            stroke="muted",
-            dash="3 3",
-        )
-    )
-    d.add(svg.rect(x, top, svg.WIDTH - x, h, "anon", stroke="ink"))
+    vma, gap = s.vma(), s.mm.sys.stack_guard_gap
+    x, scale = _stack_x(vma.vm_start), svg.WIDTH / _SHOWN
+
+    def middle(at: float, half: float) -> float:
+        return min(max(at, half), svg.WIDTH - half)
+
+    items = [
+        tag(0, svg.SMALL, "10 MiB below STACK_TOP, to scale; low addresses left", ink="muted"),
+        svg.rect(0, top, svg.WIDTH, h, "paper", stroke="faint"),
+        svg.rect(_stack_x(vma.vm_start - gap), top, gap * scale, h, stroke="muted", dash="3 3"),
+        svg.rect(x, top, svg.WIDTH - x, h, "anon", stroke="ink"),
+    ]
     limit = _stack_x(STACK_TOP - (p.limit << 20))
     if limit >= 0:
-        d.add(svg.line(limit, top - 8, limit, top + h + 4, "wrong", width=2))
-        d.add(
-            svg.text(
-                min(max(limit, 30), svg.WIDTH - 30),
-                top - 11,
-                f"limit {p.limit} MiB",
-                size=svg.SMALL,
-                anchor="middle",
-                ink="wrong",
-            )
+        items.append(svg.line(limit, top - 8, limit, top + h + 4, "wrong", width=2))
+        items.append(
+            tag(middle(limit, 32), top - 11, f"limit {p.limit} MiB", "middle", ink="wrong")
         )
     if s.neighbour:
-        nx = _stack_x(s.neighbour)
-        kind = "panel" if p.neighbour == "prot_none" else "anon"
-        d.add(
-            svg.rect(
-                nx, top, max(16 * PG / _SHOWN * svg.WIDTH, 3), h, kind, stroke="ink", width=1.5
-            )
-        )
-        d.add(
-            svg.text(
-                min(max(nx, 34), svg.WIDTH - 34),
-                top + h + 15,
-                "neighbour",
-                size=svg.SMALL,
-                anchor="middle",
-            )
-        )
+        nx, kind = _stack_x(s.neighbour), "panel" if p.neighbour == "prot_none" else "anon"
+        items.append(svg.rect(nx, top, max(16 * PG * scale, 3), h, kind, stroke="ink", width=1.5))
+        items.append(tag(middle(nx, 34), top + h + 15, "neighbour", "middle"))
     if address:
-        tx = _stack_x(address)
-        ink = "wrong" if ended else "accent"
-        d.add(svg.arrow([(tx, top + h + 40), (tx, top + h + 3)], ink, width=2))
-        d.add(
-            svg.text(
-                min(max(tx, 24), svg.WIDTH - 24),
-                top + h + 53,
-                "touch",
-                size=svg.SMALL,
-                anchor="middle",
-                ink=ink,
-            )
-        )
-    d.bottom = top + h + 58
+        tx, ink = _stack_x(address), "wrong" if ended else "accent"
+        items.append(svg.arrow([(tx, top + h + 40), (tx, top + h + 3)], ink, width=2))
+        items.append(tag(middle(tx, 24), top + h + 53, "touch", "middle", ink=ink))
+    return svg.Part(items, 0, 0, svg.WIDTH, top + h + 58)
+
+
+def _stack_drawing(s: _Stack, p: SimpleNamespace, address: int, ended: str) -> svg.Drawing:
+    vma, gap = s.vma(), s.mm.sys.stack_guard_gap
     rows = [
         ["stack", f"{vma.vm_start:x}-{vma.vm_end:x}", _size_text(vma.vm_end - vma.vm_start)],
         ["guard gap below it", f"{vma.vm_start - gap:x}-{vma.vm_start:x}", _size_text(gap)],
     ]
     if s.neighbour:
-        below = vma.vm_start - s.neighbour - 16 * PG
-        rows.append(
-            ["neighbour", f"{s.neighbour:x}-{s.neighbour + 16 * PG:x}", f"{below >> 10} KiB away"]
-        )
+        end = s.neighbour + 16 * PG
+        away = f"{(vma.vm_start - end) >> 10} KiB away"
+        rows.append(["neighbour", f"{s.neighbour:x}-{end:x}", away])
     rows.append(["present", plural(s.mm.rss_stat[1], "page"), plural(s.task.min_flt, "fault")])
-    d.add(svg.table(["", "", ""], rows, mono={1}, widths=[150, 270, 140], y=d.bottom))
-    return d
+    d = svg.Drawing().add(_stack_bar(s, p, address, ended))
+    return d.add(svg.table(["", "", ""], rows, mono={1}, widths=[150, 270, 140], y=d.bottom))
 
 
 _STACK_WHY = {
@@ -1057,58 +1019,30 @@ def _far(n: int) -> str:
 
 
 def _layout_drawing(mm: MmStruct, nxt: int, size: int) -> svg.Drawing:
-    parts = layout_parts(mm)
-    parts.append(("next mmap(NULL, 4 KiB)", nxt, nxt + size, "lit"))
+    parts = [*layout_parts(mm), ("next mmap(NULL, 4 KiB)", nxt, nxt + size, "lit")]
     parts.sort(key=lambda part: part[1])
     d = svg.Drawing()
-    y, row = 0.0, 24.0
-    address_w = svg.text_width("ffff888000000000", svg.SMALL, mono=True) - 14
-    last = 0
+    y, row, last = 0.0, 24.0, 0
+    left = svg.text_width("ffff888000000000", svg.SMALL, mono=True) - 14
     for name, start, end, kind in parts:
         if last and start > last:
-            d.add(
-                svg.text(
-                    address_w + 8,
-                    y + 15,
-                    f"a hole of {_far(start - last)}",
-                    size=svg.SMALL,
-                    ink="muted",
-                )
-            )
+            d.add(tag(left + 8, y + 15, f"a hole of {_far(start - last)}", ink="muted"))
             y += 20
-        d.add(svg.text(0, y + 16, f"{start:x}", size=svg.SMALL, mono=True, ink="muted"))
         focus = kind == "lit"
-        d.add(
-            svg.rect(
-                address_w,
-                y + 1,
-                svg.WIDTH - address_w,
-                row - 2,
-                kind,
-                stroke="ink",
-                width=2 if focus else 0.8,
-            )
-        )
-        d.add(svg.text(address_w + 8, y + 16, name, size=svg.SMALL, on=kind, bold=focus))
-        d.add(
-            svg.text(
-                svg.WIDTH - 8, y + 16, _far(end - start), size=svg.SMALL, anchor="end", on=kind
-            )
-        )
-        y += row
-        last = end
+        edge = 2 if focus else 0.8
+        d.add(svg.text(0, y + 16, f"{start:x}", size=svg.SMALL, mono=True, ink="muted"))
+        d.add(svg.rect(left, y + 1, svg.WIDTH - left, row - 2, kind, stroke="ink", width=edge))
+        d.add(tag(left + 8, y + 16, name, on=kind, bold=focus))
+        d.add(tag(svg.WIDTH - 8, y + 16, _far(end - start), "end", on=kind))
+        y, last = y + row, end
     d.bottom = y + 4
+    below = _far(exec_.STACK_TOP - mm.mmap_base) + " below STACK_TOP"
     rows = [
-        [
-            "mmap_base",
-            f"{mm.mmap_base:x}",
-            _far(exec_.STACK_TOP - mm.mmap_base) + " below STACK_TOP",
-        ],
+        ["mmap_base", f"{mm.mmap_base:x}", below],
         ["start_brk", f"{mm.start_brk:x}", "the heap begins"],
         ["stack's top", f"{max(v.vm_end for v in mm.mm_mt):x}", ""],
     ]
-    d.add(svg.table(["", "", ""], rows, mono={1}, widths=[110, 150, 300], y=d.bottom))
-    return d
+    return d.add(svg.table(["", "", ""], rows, mono={1}, widths=[110, 150, 300], y=d.bottom))
 
 
 @explorable(

@@ -13,7 +13,17 @@ from mmcore.mm.mm import VM_READ, VM_WRITE, AnonVma, MmStruct, VmAreaStruct, vm_
 from mmcore.proc import task_mmu
 from mmcore.viz import svg
 
-__all__ = ["BASE", "Letters", "bar", "errno_text", "perms", "plural", "small_task", "vma_rows"]
+__all__ = [
+    "BASE",
+    "Letters",
+    "bar",
+    "tag",
+    "errno_text",
+    "perms",
+    "plural",
+    "small_task",
+    "vma_rows",
+]
 
 #: Where the figures map: far from everything, and round.
 BASE = 0x1000_0000_0000
@@ -29,6 +39,11 @@ def plural(n: int, word: str) -> str:
 def errno_text(result: int) -> str:
     """Return what a call answered: the name of the error, or ``0``."""
     return ERRNO.get(-result, str(-result)) if result < 0 else "0"
+
+
+def tag(x: float, y: float, words: str, anchor: str = "start", *, ink: str = "ink", on: str | None = None, bold: bool = False) -> str:  # fmt: skip
+    """Return a small line of text."""
+    return svg.text(x, y, words, size=svg.SMALL, anchor=anchor, ink=ink, on=on, bold=bold)
 
 
 def small_task(pages: int = 4096, **config: Any) -> TaskStruct:

@@ -18,7 +18,7 @@ from mmcore.mm.mm import VmAreaStruct
 from mmcore.mm.mm_types import Page, pfn_to_page
 from mmcore.viz import svg
 from mmcore.viz.explorable import Actions, Choice, Frame, Int, ParamError, explorable
-from mmcore.viz.figures.ch05_bar import BASE, Letters, plural, small_task
+from mmcore.viz.figures.ch05_bar import BASE, Letters, plural, small_task, tag
 
 __all__ = ["Family", "cow", "forest"]
 
@@ -155,69 +155,32 @@ def _cow_drawing(f: Family, names: _Names, active: tuple[str, int] | None) -> sv
     rows = _cow_rows(f)
     left_w, right_x, right_w, h = 180.0, 316.0, 244.0, 30.0
     places: dict[int, float] = {}
-    d.add(svg.text(right_x, svg.SMALL, "frames: references, mappings", size=svg.SMALL, ink="muted"))
+    d.add(tag(right_x, svg.SMALL, "frames: references, mappings", ink="muted"))
     for i, row in enumerate(rows):
         y = 20 + i * (h + 10)
         places[row["pfn"]] = y + h / 2
-        d.add(
-            svg.rect(
-                right_x, y, right_w, h, "anon", stroke="ink", width=3.5 if row["exclusive"] else 0.8
-            )
-        )
-        d.add(
-            svg.text(
-                right_x + 8, y + h / 2 + 4, _frame_label(names, row), size=svg.SMALL, on="anon"
-            )
-        )
+        edge = 3.5 if row["exclusive"] else 0.8
+        d.add(svg.rect(right_x, y, right_w, h, "anon", stroke="ink", width=edge))
+        d.add(tag(right_x + 8, y + h / 2 + 4, _frame_label(names, row), on="anon"))
     y = 0.0
     for who in f.tasks:
-        d.add(svg.text(0, y + svg.SMALL, NAMES[who], size=svg.SMALL, bold=True))
+        d.add(tag(0, y + svg.SMALL, NAMES[who], bold=True))
         y += 18
         for page in range(f.pages):
-            entry = f.entry(who, page)
+            entry, target = f.entry(who, page), f.frame(who, page)
             lit = active == (who, page)
+            kind, ink, width = ("lit", "accent", 2.0) if lit else ("panel", "muted", 1.25)
             zero = pg.pte_present(entry) and pg.pte_pfn(entry) == f.m.zero_pfn
-            d.add(
-                svg.rect(
-                    0,
-                    y,
-                    left_w,
-                    22,
-                    "lit" if lit else "panel",
-                    stroke="ink",
-                    width=2 if lit else 0.8,
-                )
-            )
-            d.add(
-                svg.text(
-                    8,
-                    y + 15,
-                    f"page {page}: {_entry_label(entry, zero)}",
-                    size=svg.SMALL,
-                    on="lit" if lit else "panel",
-                )
-            )
-            target = f.frame(who, page)
+            d.add(svg.rect(0, y, left_w, 22, kind, stroke="ink", width=2 if lit else 0.8))
+            d.add(tag(8, y + 15, f"page {page}: {_entry_label(entry, zero)}", on=kind))
             if target is not None:
-                d.add(
-                    svg.arrow(
-                        [(left_w, y + 11), (right_x - 3, places[target.pfn])],
-                        "accent" if lit else "muted",
-                        width=2 if lit else 1.25,
-                    )
-                )
+                route = [(left_w, y + 11), (right_x - 3, places[target.pfn])]
+                d.add(svg.arrow(route, ink, width=width))
             y += 24
         y += 8
-    height = 2 * (18 + 24 * f.pages + 8) + 4
-    d.bottom = max(y, 20 + len(rows) * (h + 10), height)
-    d.add(
-        svg.paragraph(
-            "Thick edge, excl.: PageAnonExclusive. Mapped n×: the map count.",
-            y=d.bottom,
-            size=svg.SMALL,
-            ink="muted",
-        )
-    )
+    d.bottom = max(y, 20 + len(rows) * (h + 10), 2 * (18 + 24 * f.pages + 8) + 4)
+    words = "Thick edge, excl.: PageAnonExclusive. Mapped n×: the map count."
+    d.add(svg.paragraph(words, y=d.bottom, size=svg.SMALL, ink="muted"))
     return d
 
 
@@ -378,114 +341,67 @@ def _walk(f: Family, who: str, page: int) -> tuple[Page | None, list[str], list[
     return target, visited, mapped
 
 
-def _forest_drawing(f: Family, letters: Letters, frame_names: _Names, visited: Sequence[str], mapped: Sequence[str], looked: Any) -> svg.Drawing:  # fmt: skip
-    d = svg.Drawing()
-    order = [w for w in NAMES if w in f.tasks]
-    pitch = svg.WIDTH / 4
-    centre: dict[str, float] = {}
+def _forest_tasks(d: svg.Drawing, f: Family, names: _Names, visited: Sequence[str], mapped: Sequence[str], looked: Any) -> dict[str, float]:  # fmt: skip
+    """Draw the processes with their pages; return where each one's middle is."""
+    w, centre = 28.0, {}
     for i, who in enumerate(NAMES):
-        cx = (i + 0.5) * pitch
-        centre[who] = cx
+        cx = centre[who] = (i + 0.5) * svg.WIDTH / 4
         if who not in f.tasks:
-            words = "exited" if who in f.gone else ""
-            d.add(
-                svg.text(
-                    cx,
-                    14,
-                    NAMES[who] if words else "",
-                    size=svg.SMALL,
-                    anchor="middle",
-                    ink="muted",
-                )
-            )
-            d.add(svg.text(cx, 44, words, size=svg.SMALL, anchor="middle", ink="muted"))
+            if who in f.gone:
+                d.add(tag(cx, 14, NAMES[who], "middle", ink="muted"), tag(cx, 44, "exited", "middle", ink="muted"))  # fmt: skip
             continue
-        d.add(svg.text(cx, 14, NAMES[who], size=svg.SMALL, anchor="middle", bold=True))
-        w = 28.0
+        d.add(tag(cx, 14, NAMES[who], "middle", bold=True))
         for page in range(f.pages):
-            x = cx - 2 * w + page * w
-            target = f.frame(who, page)
-            fill = "anon" if target is not None else "paper"
+            x, target = cx - 2 * w + page * w, f.frame(who, page)
             same = target is not None and target is looked
+            fill = "anon" if target is not None else "paper"
             d.add(svg.rect(x, 22, w, 26, fill, stroke="ink", width=3.5 if same else 0.8))
             if target is not None:
-                name = frame_names.of(target.pfn).removeprefix("frame ")
-                d.add(
-                    svg.text(
-                        x + w / 2, 39, name, size=svg.SMALL, anchor="middle", on="anon", bold=same
-                    )
-                )
+                name = names.of(target.pfn).removeprefix("frame ")
+                d.add(tag(x + w / 2, 39, name, "middle", on="anon", bold=same))
         if who in visited:
             d.add(svg.rect(cx - 2 * w - 4, 18, 4 * w + 8, 34, stroke="accent", width=2.5))
             note = "maps it" if who in mapped else "looked into"
-            d.add(
-                svg.text(
-                    cx, 66, note, size=svg.SMALL, anchor="middle", ink="accent", bold=who in mapped
-                )
-            )
+            d.add(tag(cx, 66, note, "middle", ink="accent", bold=who in mapped))
+    return centre
+
+
+def _forest_anons(d: svg.Drawing, f: Family, letters: Letters, y: float, looked: Any) -> dict[str, float]:  # fmt: skip
+    """Draw the anon_vmas that somebody is linked to; return where each one's middle is, by its letter."""
     anons: list[Any] = []
-    for who in order:
+    for who in f.tasks:
         for avc in _one_vma(f, who).anon_vma_chain:
             if not any(a is avc.anon_vma for a in anons):
                 anons.append(avc.anon_vma)
     anons.sort(key=letters.of)
-    y = 150.0
-    top = {}
+    top: dict[str, float] = {}
     for i, anon in enumerate(anons):
-        x = (i + 0.5) * svg.WIDTH / max(len(anons), 4)
-        top[letters.of(anon)] = x
+        x = top[letters.of(anon)] = (i + 0.5) * svg.WIDTH / max(len(anons), 4)
         hit = looked is not None and looked.mapping is anon
-        d.add(
-            svg.rect(
-                x - 56,
-                y,
-                112,
-                38,
-                "lit" if hit else "panel",
-                stroke="ink",
-                width=2 if hit else 1,
-                rx=4,
-            )
-        )
-        on = "lit" if hit else "panel"
-        parent = letters.of(anon.parent)
-        of = "root" if anon.parent is anon else f"child of {parent}"
-        d.add(
-            svg.text(
-                x,
-                y + 16,
-                f"anon_vma {letters.of(anon)}",
-                size=svg.SMALL,
-                anchor="middle",
-                on=on,
-                bold=True,
-            )
-        )
-        d.add(svg.text(x, y + 31, of, size=svg.SMALL, anchor="middle", on=on))
-    for who in order:
-        vma = _one_vma(f, who)
-        for avc in vma.anon_vma_chain:
-            own = avc.anon_vma is vma.anon_vma
-            d.add(
-                svg.line(
-                    centre[who],
-                    72,
-                    top[letters.of(avc.anon_vma)],
-                    y,
-                    "ink" if own else "muted",
-                    width=2.5 if own else 1,
-                    dash=None if own else "4 3",
-                )
-            )
+        kind = "lit" if hit else "panel"
+        d.add(svg.rect(x - 56, y, 112, 38, kind, stroke="ink", width=2 if hit else 1, rx=4))
+        of = "root" if anon.parent is anon else f"child of {letters.of(anon.parent)}"
+        d.add(tag(x, y + 16, f"anon_vma {letters.of(anon)}", "middle", on=kind, bold=True))
+        d.add(tag(x, y + 31, of, "middle", on=kind))
+    return top
+
+
+def _forest_drawing(f: Family, letters: Letters, names: _Names, visited: Sequence[str], mapped: Sequence[str], looked: Any) -> svg.Drawing:  # fmt: skip
+    d, y = svg.Drawing(), 150.0
+    centre = _forest_tasks(d, f, names, visited, mapped, looked)
+    top = _forest_anons(d, f, letters, y, looked)
+    for who in NAMES:
+        vma = _one_vma(f, who) if who in f.tasks else None
+        for avc in vma.anon_vma_chain if vma is not None else ():
+            own = vma is not None and avc.anon_vma is vma.anon_vma
+            ends = (centre[who], 72, top[letters.of(avc.anon_vma)], y)
+            if own:
+                d.add(svg.line(*ends, "ink", width=2.5))
+            else:
+                d.add(svg.line(*ends, "muted", dash="4 3"))
     d.bottom = y + 42
-    d.add(
-        svg.paragraph(
-            "Numbers are frames. A solid line leads to the anon_vma for new pages, a dashed one to an inherited one.",
-            y=d.bottom + 6,
-            size=svg.SMALL,
-            ink="muted",
-        )
-    )
+    words = "Numbers are frames. A solid line leads to the anon_vma for new pages, a dashed one to an inherited one."
+    d.add(svg.paragraph(words, y=d.bottom + 6, size=svg.SMALL, ink="muted"))
     return d
 
 

@@ -20,7 +20,7 @@ from mmcore.proc.capture import load
 from mmcore.report import vmalog
 from mmcore.viz import svg
 from mmcore.viz.explorable import Actions, Bool, Choice, Frame, Int, ParamError, explorable
-from mmcore.viz.figures.ch05_bar import BASE, errno_text, plural
+from mmcore.viz.figures.ch05_bar import BASE, errno_text, plural, tag
 
 __all__ = ["Glibc", "Promiser", "malloc", "malloc_steps", "overcommit", "recorded_malloc", "vmaops"]
 
@@ -98,53 +98,34 @@ def _promised(worlds: dict[str, Promiser], ram: int, swap: int, full: float) -> 
     def at(mib: float) -> float:
         return left + min(max(mib, 0), full) / full * width
 
-    items = [svg.text(0, svg.SMALL, "promised (MiB), in each mode", size=svg.SMALL, ink="muted")]
+    items = [tag(0, svg.SMALL, "promised (MiB), in each mode", ink="muted")]
     y = 20.0
+    limit = worlds["2"].limit() * PG / MIB
     for mode, world in worlds.items():
         mib = world.committed() * PG / MIB
-        items.append(svg.text(0, y + 15, f"mode {mode}", size=svg.SMALL))
+        end, label = at(mib), f"{mib:,.0f}"
+        items.append(tag(0, y + 15, f"mode {mode}"))
         items.append(svg.rect(left, y, width, row - 6, "paper", stroke="faint"))
-        items.append(
-            svg.rect(left, y, max(at(mib) - left, 0.01), row - 6, "anon", stroke="ink", width=0.8)
-        )
-        label = f"{mib:,.0f}"
-        inside = at(mib) - left > svg.text_width(label, svg.SMALL) + 10
-        tx, anchor = (at(mib) - 5, "end") if inside else (at(mib) + 5, "start")
-        items.append(
-            svg.text(
-                tx, y + 14, label, size=svg.SMALL, anchor=anchor, on="anon" if inside else None
-            )
-        )
+        bar = max(end - left, 0.01)
+        items.append(svg.rect(left, y, bar, row - 6, "anon", stroke="ink", width=0.8))
+        if bar > svg.text_width(label, svg.SMALL) + 10:
+            items.append(tag(end - 5, y + 14, label, "end", on="anon"))
+        else:
+            items.append(tag(end + 5, y + 14, label))
         if mode == "2":
-            lx = at(world.limit() * PG / MIB)
-            items.append(svg.line(lx, y - 4, lx, y + row - 2, "wrong", width=2.5))
+            items.append(svg.line(at(limit), y - 4, at(limit), y + row - 2, "wrong", width=2.5))
         y += row
-    ends: list[tuple[float, str, str]] = [
+    ends = [
         (at(ram), f"RAM {ram:,}", "muted"),
         (at(ram + swap), f"RAM + swap {ram + swap:,}", "muted"),
-        (
-            at(worlds["2"].limit() * PG / MIB),
-            f"limit of mode 2: {worlds['2'].limit() * PG // MIB:,}",
-            "wrong",
-        ),
+        (at(limit), f"limit of mode 2: {limit:,.0f}", "wrong"),
     ]
-    for i, (x, words, ink) in enumerate(
-        sorted(ends, reverse=True)
-    ):  # so that no leader crosses a label
+    for i, (x, words, ink) in enumerate(sorted(ends, reverse=True)):  # no leader crosses a label
         base = y + 12 + i * 16
         dash = "4 3" if ink == "muted" else None
         items.append(svg.line(x, 18 if dash else y - 4, x, base, ink, dash=dash, width=1.25))
         right = x + 5 + svg.text_width(words, svg.SMALL) <= svg.WIDTH
-        items.append(
-            svg.text(
-                x + 5 if right else x - 5,
-                base,
-                words,
-                size=svg.SMALL,
-                anchor="start" if right else "end",
-                ink=ink,
-            )
-        )
+        items.append(tag(x + 5 if right else x - 5, base, words, "start" if right else "end", ink=ink))  # fmt: skip
     return svg.Part(items, 0, 0, svg.WIDTH, y + 16 * 3)
 
 

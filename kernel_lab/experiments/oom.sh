@@ -51,7 +51,7 @@ glutton() {
     grep -E 'oom_kill|allocstall' /proc/vmstat
 }
 record glutton glutton
-record dmesg dmesg -c
+record glutton_dmesg dmesg -c
 clear_away
 
 # The task whose allocation failed is killed, whoever has the most.

@@ -148,7 +148,7 @@ def test_a_task_with_more_points_than_the_victim_is_named() -> None:
     larger = row[0].replace(f" {row[3]} ", " 999999 ", 1)
     bad = run(text.replace(row[0], larger, 1), "oom-victim").outcomes[0]
     assert bad.outcome == "differs" and bad.result.equal == 11
-    assert bad.result.differences[0].where == "dmesg report 1 victim"
+    assert bad.result.differences[0].where == "glutton_dmesg report 1 victim"
     assert bad.result.differences[0].model == row[1]
 
 

@@ -85,6 +85,10 @@ FREE_LIST_RE = re.compile(
 )
 ORDER_RE = re.compile(r"(\d+)\*(\d+)kB (?:\(([UMERHCI]*)\) )?")
 ZONE_RE = re.compile(r"(?:Node (\d{1,6}) )?(\w{1,16}) (free:\d{1,20}kB .*)")
+#: The same behind what another CPU printed into the line.
+MIXED_RE = re.compile(
+    r"\b(?:Node (\d{1,6}) )?(DMA|DMA32|Normal|HighMem|Movable) (free:\d{1,20}kB (?:boost|min):.*)"
+)
 NODE_RE = re.compile(r"Node (\d{1,6}) (active_anon:\d{1,20}kB .*) all_unreclaimable\? (yes|no)")
 VALUE_RE = re.compile(r"([\w()]{1,40}):(\d{1,20})([kK]B)?")
 RESERVE_RE = re.compile(r"lowmem_reserve\[\]:((?: -?\d{1,20}){1,16})")
@@ -340,6 +344,13 @@ def take_line(report: AllocFailure, text: str, line: int) -> str | Callable[[], 
         zone = report.zones[-1]
         zone.lowmem_reserve = [int(word) for word in match[1].split()]
         return lambda: "lowmem_reserve[]:" + "".join(f" {n}" for n in zone.lowmem_reserve)
+    if match := MIXED_RE.search(text):
+        zone = report.zone(None if match[1] is None else int(match[1]), match[2])
+        zone.values = zone.values or _values(match[3])
+        report.problems.append(
+            f"line {line}: several CPUs printed into this line; {match[2]} is read"
+        )
+        return text
     return _take_numbers(report, text)
 
 
@@ -441,6 +452,8 @@ def _read_report(
             break
     for zone in report.zones:
         zone.page_kb = report.page_kb
+        if zone.values and not zone.lowmem_reserve:
+            report.problems.append(f"{zone.name}: no lowmem_reserve line; the test takes it as 0")
 
 
 def parse_all(text: str, limit: int = MAX_REPORTS) -> list[AllocFailure]:
@@ -579,8 +592,8 @@ class Explanation:
         if self.cause == "passes":
             names = ", ".join(_where(z) for z in mine if z.ok)
             return (
-                f"{head}no cause left: {names} would serve {who}'s request ({block}) with these "
-                "numbers. Memory came back before they were printed, or another rule refused."
+                f"{head}no cause in these numbers: {names} would serve {who}'s request ({block}) "
+                "now. Memory came back before they were printed, or another rule refused."
             )
         if self.cause == "fragmentation":
             free = sum(z.free for z in enough)

@@ -397,3 +397,22 @@ def test_names_count_where_the_number_is_of_an_unknown_kernel() -> None:
     assert "ALLOC_NON_BLOCK" not in e.lines()[1]
     assert any("its names are used" in note for note in e.notes)
     assert str(e.report) == text
+
+
+def test_lines_that_several_cpus_printed_into() -> None:
+    text = (
+        "[ 9.1] kworker/2:1: page allocation failure: order:0, mode:0x1080020(GFP_ATOMIC), nodemask=(null)\n"
+        "[ 9.2] (UMEH) DMA32 free:250304kB min:1924kB low:3800kB high:5676kB active_anon:26960kB\n"
+        "[ 9.3] 7*2048kB Normal free:24284kB min:65640kB low:129584kB high:193528kB managed:63949432kB\n"
+        "[ 9.4] 44*4096kB  0(UM)  0= 250304kB\n"
+    )
+    (report,) = af.parse_all(text)
+    assert [(z.name, z.pages("free"), z.pages("min")) for z in report.zones] == [
+        ("DMA32", 62576, 481),
+        ("Normal", 6071, 16410),
+    ]
+    assert "line 2: several CPUs printed into this line; DMA32 is read" in report.problems
+    assert "Normal: no lowmem_reserve line; the test takes it as 0" in report.problems
+    assert str(report) == text
+    lines = af.explain(report).lines()
+    assert "Node" not in lines[2] and "DMA32: passes the test now" in lines[2]

@@ -234,9 +234,10 @@ def text(
     return f"<text{_attrs(attrs)}>{esc(value)}</text>"
 
 
-# Widths in em of the widest of the fonts in SANS (DejaVu Sans, which librsvg falls back on).
-_NARROW = {c: 0.36 for c in "ilj.,:;'|!()[]ftI /\\"} | {c: 0.45 for c in 'rts-"*`'}
-_WIDE = {c: 0.95 for c in "mwMW@%"} | {c: 0.74 for c in "ABCDEGHKNOPQRUVXY&+=<>~#"}
+# Widths in hundredths of an em of the widest of the fonts in SANS (DejaVu Sans, which librsvg falls back on).
+# Whole numbers, because sum() of floats rounds otherwise since Python 3.12, and a figure is the same everywhere.
+_NARROW = {c: 36 for c in "ilj.,:;'|!()[]ftI /\\"} | {c: 45 for c in 'rts-"*`'}
+_WIDE = {c: 95 for c in "mwMW@%"} | {c: 74 for c in "ABCDEGHKNOPQRUVXY&+=<>~#"}
 
 
 _BREAK = re.compile(r"[^_/.:(]*[_/.:(]+|[^_/.:(]+")
@@ -246,7 +247,7 @@ def text_width(value: str, size: float = SIZE, *, mono: bool = False) -> float:
     """Return about how wide @value is, rather too much than too little."""
     if mono:
         return 0.605 * size * len(value)
-    return size * sum(_NARROW.get(c) or _WIDE.get(c) or 0.62 for c in value)
+    return size * sum(_NARROW.get(c) or _WIDE.get(c) or 62 for c in value) / 100
 
 
 def _pieces(word: str, width: float, size: float, mono: bool) -> list[str]:

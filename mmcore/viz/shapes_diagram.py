@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 
 from mmcore.errors import UsageError
 from mmcore.viz import palette
@@ -65,13 +66,13 @@ def _column_widths(
     for c, title in enumerate(columns):
         cells = [text_width(str(r[c].text), SMALL, mono=c in mono) for r in rows if c < len(r)]
         need.append(max([text_width(title, SMALL), 12.0, *cells]) + 14)
-    total = sum(need)
+    total = fsum(need)
     if total <= width:
         spare = (width - total) / len(need)
         return [n + spare for n in need]
     fair = width / len(need)
     small = [n for n in need if n <= fair]
-    rest = (width - sum(small)) / max(sum(n for n in need if n > fair), 1)
+    rest = (width - fsum(small)) / max(fsum(n for n in need if n > fair), 1)
     return [n if n <= fair else n * rest for n in need]
 
 
@@ -98,7 +99,7 @@ def table(
     wide = list(widths) if widths else _column_widths(columns, filled, width, mono)
     if len(wide) != len(columns):
         raise UsageError(f"table(): {len(wide)} widths for {len(columns)} columns")
-    lefts = [x + sum(wide[:c]) for c in range(len(wide))]
+    lefts = [x + fsum(wide[:c]) for c in range(len(wide))]
 
     def put(c: int, top: float, cell: Cell, heading: bool = False) -> tuple[list[str], int]:
         where = lefts[c] + wide[c] - 7 if c in right else lefts[c] + 7
@@ -123,16 +124,16 @@ def table(
             texts += put_items
             height = max(height, row_height + (n - 1) * SMALL * 1.25)
         if r - 1 in lit and r:
-            back = rect(x, at, sum(wide), height, "lit")
+            back = rect(x, at, fsum(wide), height, "lit")
         fills = [
             rect(lefts[c] + 1, at + 1, wide[c] - 2, height - 2, cell.kind, stroke="ink", width=0.8)
             for c, cell in enumerate(row[: len(columns)]) if cell.kind
         ]  # fmt: skip
         items += [i for i in [back, *fills, *texts] if i]
         at += height
-        rules += f"M{num(x)} {num(at)}h{num(sum(wide))}"
+        rules += f"M{num(x)} {num(at)}h{num(fsum(wide))}"
     items.append(path(rules, stroke="faint", width=0.75))
-    return Part(items, x, y, sum(wide), at - y)
+    return Part(items, x, y, fsum(wide), at - y)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 from mmcore.errors import UsageError
 from mmcore.viz import palette
@@ -337,7 +338,7 @@ def _chips(entries: Sequence[Entry], x: float, y: float, room: float, h: float) 
     widths = [max(text_width(str(e.text), SMALL, mono=True) + 12, 22) for e in entries]
     gap = 9
     shown = list(range(len(entries)))
-    if sum(widths) + gap * (len(widths) - 1) > room:
+    if fsum(widths) + gap * (len(widths) - 1) > room:
         used, shown = 44.0 + (widths[-1] if widths else 0), []
         for i, w in enumerate(widths[:-1]):
             if used + w + gap > room:

@@ -456,8 +456,8 @@ def malloc(p: SimpleNamespace) -> Iterator[Frame]:
     """Yield one frame for each step of the recorded program."""
     try:
         recorded = recorded_malloc()
-    except UsageError:  # an installed engine without the book's recordings
-        recorded = malloc_steps()
+    except UsageError as err:
+        raise ParamError("first", "this copy of the engine has no recordings with it") from err
     model = malloc_rows(malloc_steps())
     theirs = malloc_rows(recorded)
     for i in range(p.first, len(recorded)):

@@ -54,7 +54,7 @@ def _change(score: dict[str, object], before: dict[str, object] | None) -> str:
         return ""
     key = "ratio" if score["ratio"] and before.get("ratio") else None
     if key is None:
-        if score["unit"] not in ("MB", "bytes"):
+        if score["unit"] not in ("kB", "MB", "bytes"):
             return ""
         key = "value"
     was, now = float(str(before[key])), float(str(score[key]))

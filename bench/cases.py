@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from time import perf_counter
 
+from bench.live import live
 from bench.measure import best, c_buddy, memory_of, mixed_script
+from bench.row import Row
 from mmcore import Machine
 from mmcore.arch.x86 import pgtable
 from mmcore.arch.x86.pgtable_types import PAGE_SHARED
@@ -21,21 +22,6 @@ from mmcore.mm.mmzone import MIGRATE_MOVABLE, Zone
 from mmcore.mm.page_alloc import FPI_NONE
 
 __all__ = ["CASES", "Row"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured value.
-
-    :ivar per: what the ratio compares it with: "dict" or "c", or None for no ratio
-    :ivar better: "higher" or "lower": which way is an improvement
-    """
-
-    name: str
-    value: float
-    unit: str
-    per: str | None = None
-    better: str = "higher"
 
 
 def boot(quick: bool) -> Iterator[Row]:
@@ -203,4 +189,5 @@ CASES: dict[str, Callable[[bool], Iterator[Row]]] = {
     "buddy": buddy,
     "mixed": mixed,
     "paging": paging,
+    "live": live,
 }

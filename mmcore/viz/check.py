@@ -303,6 +303,8 @@ def _matches(task: Exercise, expected: Any, given: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return @value as a verdict prints it, cut where it is long."""
+    """Return @value as a verdict prints it, cut where it is long. What is that large is an address."""
+    if isinstance(value, int) and value >= 1 << 32:
+        return hex(value)
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 200 else text[:197] + "..."

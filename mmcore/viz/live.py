@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -109,12 +110,26 @@ def _problem(asked: Mapping[str, Any], tick: Tick | None) -> Answer:
     task = find_exercise(asked["name"])
     params = task.case(int(asked["seed"]))
     labels = task.labels(params)
+    said = _words(labels)
+    if any(_spelled(value) <= said for value in params.values()):
+        said -= _words(task.labels({}))  # what every case says tells nothing about this one
     given = [
         f"{name} = {value}"
         for name, value in params.items()
-        if name != "seed" and f"{value:#x}" not in labels[0]
+        if name != "seed" and not _spelled(value) <= said
     ]
     return {"params": params, "labels": labels, "given": ", ".join(given)}
+
+
+def _words(labels: list[str]) -> set[str]:
+    return set(re.findall(r"\w+", " ".join(labels)))
+
+
+def _spelled(value: Any) -> set[str]:
+    """Return the words that say @value in a step's name: those of its hexadecimal form where it is long."""
+    if isinstance(value, (list, tuple)):
+        return set().union(*(_spelled(item) for item in value))
+    return {f"{value:#x}" if isinstance(value, int) and value > 0xFFFF else str(value)}
 
 
 def _tool(asked: Mapping[str, Any], tick: Tick | None) -> Answer:

@@ -1,14 +1,13 @@
 """check(): right, or the first step that differs and what the engine has there."""
 
 import json
+import re
 import sys
 
 import pytest
 
 from mmcore.errors import UsageError
-from mmcore.viz import check, exercise
-
-checks = sys.modules["mmcore.viz.check"]  # the package has a function of that name
+from mmcore.viz import check, exercise, live
 
 checks = sys.modules["mmcore.viz.check"]  # the package has a function of that name
 
@@ -143,7 +142,9 @@ def test_an_unanswered_exercise_carries_its_form():
 
 
 def test_a_new_seed_is_a_new_problem():
-    for name in ("ch02.free-order", "ch02.gfp", "ch02.claim", "ch02.high-min", "ch03.indices"):
+    ch02 = ("ch02.free-order", "ch02.gfp", "ch02.claim", "ch02.high-min")
+    ch05 = ("ch05.addresses", "ch05.not-copied", "ch05.cannot-fork")
+    for name in (*ch02, "ch03.indices", *ch05):
         task = checks.find(name)
         cases = [task.case(seed) for seed in range(1, 6)]
         assert cases == [task.case(seed) for seed in range(1, 6)]
@@ -153,3 +154,26 @@ def test_a_new_seed_is_a_new_problem():
             assert checks.check_typed(name, [str(expected) for _, expected in steps], case), name
     with pytest.raises(UsageError, match="one case only"):
         checks.find("ch03.oops").case(1)
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("ch05.cannot-fork", ["database_mib", "ram_mib", "swap_mib"]),  # 0 is in "mode 0", too
+        ("ch05.addresses", []),  # the sizes are in the names of the steps
+        ("ch05.not-copied", ["n"]),
+        ("ch03.indices", []),
+        ("ch02.free-order", []),
+    ],
+)
+def test_a_new_problem_says_what_its_steps_do_not(name, said):
+    for seed in range(1, 9):
+        drawn = json.loads(live.handle("problem", json.dumps({"name": name, "seed": seed})))
+        given = dict(re.findall(r"(\w+) = (\w+)", drawn["given"]))
+        assert list(given) == said
+        assert all(given[word] == str(drawn["params"][word]) for word in said)
+
+
+def test_a_large_number_is_an_address():
+    assert "the engine has 0x7ffff7ff8000" in str(check("ch05.addresses", [1, 2, 3, 4]))
+    assert checks.shown(786431) == "786431"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmcore import boot
@@ -104,14 +105,13 @@ def _static_program() -> MmStruct:
     return mm
 
 
-@exercise("ch05.addresses")
-def addresses() -> Steps:
+@exercise("ch05.addresses", vary=lambda rng: {"kib": [4 * rng.randint(1, 99) for _ in range(3)]})
+def addresses(kib: Sequence[int] = (4, 8, 4)) -> Steps:
     """Return the addresses of three small mappings, and how many mappings they make."""
     mm = _static_program()
     before = mm.map_count
-    sizes = (PG, 2 * PG, PG)
     steps: Steps = [
-        (f"mmap(NULL, {n >> 10} KiB)", mmap.do_mmap(mm, None, 0, n, RW, PRIVATE)) for n in sizes
+        (f"mmap(NULL, {n} KiB)", mmap.do_mmap(mm, None, 0, n << 10, RW, PRIVATE)) for n in kib
     ]
     return [*steps, ("mappings they make", mm.map_count - before)]
 
@@ -155,7 +155,11 @@ def who_copies() -> Steps:
     return steps
 
 
-@exercise("ch05.not-copied")
+def _other_copy(rng: random.Random) -> dict[str, int]:
+    return {"offset": rng.randrange(1, PG), "n": rng.randrange(1, 2 * PG)}
+
+
+@exercise("ch05.not-copied", vary=_other_copy)
 def not_copied(offset: int = 1000, n: int = 4096) -> Steps:
     """Return the result of copy_from_user() from three places around a page that a hole follows."""
     task = _task()
@@ -165,34 +169,52 @@ def not_copied(offset: int = 1000, n: int = 4096) -> Steps:
     return [(label, uaccess.copy_from_user(task.machine, None, at, n)) for label, at in places]
 
 
-def _largest(admin: bool) -> int:
+def _largest(ram: int, swap_mib: int, ratio: int, admin: bool) -> int:
     """Return the largest mapping in pages that mode 2 grants to a process with nothing mapped."""
-    low, high = 0, 1 << 22
+    low, high = 0, (ram + swap_mib) << 8
     while low < high:
         middle = (low + high + 1) // 2
-        world = Promiser("2", 4096, 1024, 50, admin)
+        world = Promiser("2", ram, swap_mib, ratio, admin)
         got = mmap.do_mmap(_mm(world.task), None, 0, middle * PG, RW, PRIVATE)
         low, high = (middle, high) if got > 0 else (low, middle - 1)
     return low
 
 
-@exercise("ch05.largest")
-def largest() -> Steps:
-    """Return the largest mapping in pages with 4 GiB of RAM, 1 GiB of swap, ratio 50, as user and as administrator."""
-    return [("a user's process", _largest(False)), ("with CAP_SYS_ADMIN", _largest(True))]
+def _other_promise(rng: random.Random) -> dict[str, int]:
+    ram, swap_mib = 1024 * rng.randint(1, 16), 512 * rng.randint(0, 8)
+    return {"ram_mib": ram, "swap_mib": swap_mib, "ratio": 5 * rng.randint(4, 18)}
 
 
-@exercise("ch05.cannot-fork")
-def cannot_fork(database: int = 6144, ram: int = 10240, swap_mib: int = 1024) -> Steps:
+@exercise("ch05.largest", vary=_other_promise)
+def largest(ram_mib: int = 4096, swap_mib: int = 1024, ratio: int = 50) -> Steps:
+    """Return the largest mapping in pages that mode 2 grants, as user and as administrator.
+
+    :param ratio: vm.overcommit_ratio, in percent
+    """
+    return [
+        ("a user's process", _largest(ram_mib, swap_mib, ratio, False)),
+        ("with CAP_SYS_ADMIN", _largest(ram_mib, swap_mib, ratio, True)),
+    ]
+
+
+def _other_database(rng: random.Random) -> dict[str, int]:
+    """Return a machine and a database that fits while the ratio is 80, with room for what is reserved."""
+    ram, swap_mib = 1024 * rng.randint(2, 16), 1024 * rng.randint(0, 4)
+    most = (ram * 8 // 10 + swap_mib) * 9 // 10
+    return {"database_mib": 128 * rng.randint(4, most // 128), "ram_mib": ram, "swap_mib": swap_mib}
+
+
+@exercise("ch05.cannot-fork", vary=_other_database)
+def cannot_fork(database_mib: int = 6144, ram_mib: int = 10240, swap_mib: int = 1024) -> Steps:
     """Return the result of fork() for a large process in the three modes.
 
-    :param database: MiB of private writable memory, in one mapping
+    :param database_mib: private writable memory, in one mapping
     """
     steps: Steps = []
     for mode in ("0", "1", "2"):
         # The process has got its memory while the ratio was high enough for it.
-        world = Promiser(mode, ram, swap_mib, 80, False)
-        if world.map(database):
+        world = Promiser(mode, ram_mib, swap_mib, 80, False)
+        if world.map(database_mib):
             raise KernelBug(f"mode {mode} refuses the database itself")
         world.m.paging.sysctl_overcommit_ratio = 50
         steps.append((f"fork() in mode {mode}", world.fork()))

@@ -22,9 +22,9 @@ from mmcore.machine import Machine
 from mmcore.mm import filemap, madvise, mlock, mmap, mprotect, mremap, mseal, rmap, shmem, util
 from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
-    VM_ACCOUNT,
     MM_SHMEMPAGES,
     MM_SWAPENTS,
+    VM_ACCOUNT,
     VM_FLAG_MNEMONICS,
     VM_SHARED,
     VM_SOFTDIRTY,

@@ -14,6 +14,7 @@ from typing import Any
 
 import kernelindex
 import nbformat
+from crossrefs import Links
 from nbformat import NotebookNode
 
 #: Cells that only guard the prose.
@@ -26,24 +27,38 @@ NOTE = (
 )
 
 
-def reader_notebook(text: str, *, note: bool = False) -> NotebookNode:
-    """Return the page @text (MyST Markdown) as the notebook a reader gets."""
+def reader_notebook(
+    text: str, *, stem: str = "", links: Links | None = None, note: bool = False
+) -> NotebookNode:
+    """Return the page @text (MyST Markdown) as the notebook a reader gets.
+
+    :param stem: the name of the page, for its figures' numbers and for @links
+    :param links: where references to other pages lead
+    """
+
+    def prose(markdown: str) -> str:
+        markdown = kernelindex.resolve_text(markdown)
+        return links.resolve(markdown, stem) if links is not None else markdown
+
     import jupytext
 
     notebook = jupytext.reads(text, fmt="md:myst" if _is_notebook(text) else "md")
     cells = []
+    figures = 0
     for cell in notebook.cells:
         if HIDDEN_TAGS & set(cell.metadata.get("tags", [])):
             continue
         if cell.cell_type == "markdown":
-            cell.source = kernelindex.resolve_text(cell.source)
+            cell.source = prose(cell.source)
             if not cell.source.strip():
                 continue
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         cell.metadata = _kept(cell.metadata)
         cells.append(cell)
         if figure.get("caption"):  # the book prints it under the figure; so does the notebook
-            cells.append(nbformat.v4.new_markdown_cell(kernelindex.resolve_text(figure["caption"])))
+            figures += 1
+            number = f"Fig. {int(stem[:2])}.{figures}. " if stem[:2].isdigit() else ""
+            cells.append(nbformat.v4.new_markdown_cell(number + prose(figure["caption"])))
     if note:
         place = next((i for i, c in enumerate(cells) if c.source.lstrip().startswith("#")), 0)
         cells.insert(place + 1, nbformat.v4.new_markdown_cell(NOTE))
@@ -97,8 +112,10 @@ def write_lab(root: Path, folder: Path) -> list[str]:
     state_file = folder / ".made.json"
     state = json.loads(state_file.read_text()) if state_file.exists() else {}
     remarks = []
+    links = Links(root / "book")
     for page in pages(root):
-        text = write_text(reader_notebook(page.read_text(encoding="utf-8")))
+        source = page.read_text(encoding="utf-8")
+        text = write_text(reader_notebook(source, stem=page.stem, links=links))
         target = folder / f"{page.stem}.ipynb"
         made = hashlib.sha256(text.encode()).hexdigest()
         if target.exists() and state.get(target.name) == made:
@@ -125,9 +142,10 @@ def _add_download(
         return
     target = Path(app.outdir) / "_notebooks" / f"{source.stem}.ipynb"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(
-        write_text(reader_notebook(source.read_text(encoding="utf-8"), note=True)), encoding="utf-8"
+    notebook = reader_notebook(
+        source.read_text(encoding="utf-8"), stem=source.stem, links=Links(source.parent), note=True
     )
+    target.write_text(write_text(notebook), encoding="utf-8")
     url = context["pathto"](f"_notebooks/{source.stem}.ipynb", 1)
     for group in context.get("header_buttons", []):
         if group.get("label") == "download-buttons":

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import crossrefs
 import nbformat
 import notebooks
 import pytest
@@ -67,6 +68,43 @@ def test_readers_get_no_assertion_cells_and_real_links() -> None:
         code = sum(c.cell_type == "code" for c in notebook.cells)
         assert code == len(re.findall(r"^```\{code-cell\}", text, re.M)) - hidden
         assert "](kernel:" not in json.dumps(notebook)
+
+
+def test_references_to_other_pages_are_links_between_notebooks() -> None:
+    links = crossrefs.Links(ROOT / "book")
+    for page in PAGES:
+        notebook = notebooks.reader_notebook(
+            page.read_text(encoding="utf-8"), stem=page.stem, links=links
+        )
+        text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        assert "{cite" not in text and "{numref}" not in text and "{bibliography}" not in text
+        # What is left leads to the page itself, which JupyterLab resolves.
+        for inner in re.findall(r"\{ref\}`([^`]+)`", text):
+            label = inner.split("<")[-1].strip(" >")
+            assert links.labels[label].page == page.stem, (page.stem, inner)
+        for linked in re.findall(r"\]\(([\w-]+)\.ipynb\)", text):
+            assert (ROOT / "book" / f"{linked}.md").is_file()
+
+
+def test_references_and_citations_in_words(tmp_path: Path) -> None:
+    (tmp_path / "02-a.md").write_text(
+        "(a)=\n# A\n\n```{code-cell}\n---\nmystnb:\n  figure:\n    name: fig-a\n---\n```\n(b)=\n\n## B\n"
+    )
+    (tmp_path / "c.md").write_text("(c)=\n# C\n")
+    (tmp_path / "references.bib").write_text(
+        "@misc{x2021,\n  author = {Xu, Y. and Zed, W.},\n  title  = {Why {X}},\n  year   = {2021}\n}\n"
+    )
+    links = crossrefs.Links(tmp_path)
+    text = "{ref}`c`, {ref}`see\n<b>`, {numref}`fig-a`, {ref}`none`, {cite:t}`x2021`, {cite}`y`"
+    assert links.resolve(text, "02-a") == (
+        "[C](c.ipynb), {ref}`see\n<b>`, Fig. 2.1, {ref}`none`, [Xu and Zed (2021)](bibliography.ipynb), {cite}`y`"
+    )
+    assert (
+        links.resolve("{ref}`see\n<b>` and {ref}`b`", "c")
+        == "[see](02-a.ipynb) and [B](02-a.ipynb)"
+    )
+    listed = links.resolve("```{bibliography}\n:all:\n```\n", "bibliography")
+    assert listed == "- Xu, Zed (2021): *Why X*.\n"
 
 
 def test_a_readers_changes_are_never_overwritten(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ is the model's own answer.
 
 Simplified: pages in use at the snapshot are unknown to it, so a movable one does not count as such
 when a pageblock is claimed; a page that the trace shows being allocated as movable counts at once.
-Work that no event shows is not repeated: the worker that lowers ``pcp->high`` of an idle CPU once a
-second, and kswapd. Where they ran, the final lists differ and say so.
+Work that no event shows is not repeated: kswapd, and the worker that lowers ``pcp->high`` once a second.
+Where it frees pages at once, the trace shows it; else `runs_of_the_worker()` reads it off the limits.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mmcore.proc.capture import Capture
 from mmcore.proc.ftrace import TraceLine
 from mmcore.trace import TRACEPOINTS, Event
 
-__all__ = ["Replay", "differences", "limit_was_lowered", "replay", "snapshots"]
+__all__ = ["Replay", "differences", "replay", "runs_of_the_worker", "snapshots"]
 
 #: What is compared of each event: all fields but the flags of the request, which are given to the
 #: model, and a refill flag that follows from the others.
@@ -245,35 +245,36 @@ def _note_limits(result: Replay, now: int) -> None:
                 history.append((now, pcp.high, pcp.count))
 
 
-def limit_was_lowered(
+def runs_of_the_worker(
     result: Replay, place: tuple[int, str, int], limits: tuple[int, int, int], wanted: int
-) -> bool:
-    """Tell whether calls of decay_pcp_high() explain a final ``pcp->high`` below the model's.
+) -> int:
+    """Return the least number of calls of decay_pcp_high() that explain a final ``pcp->high``.
 
     A worker calls it once a second, and no event shows when: each moment is tried, and each that
     comes a second (WORKER_PERIOD) after it.
 
     :param limits: ``high_min``, ``high_max`` and ``batch`` of the list
+    :return: 0 if none explain it
     """
     low, top, batch = limits
     history = result.limits.get(place, [])
     ends = [*[time for time, _, _ in history], result.end][1:]
-    # What the limit may be -> the earliest time of the last call; -WORKER_PERIOD before the first.
-    states: dict[tuple[int, bool], int] = {}
+    # (limit, number of calls) -> the earliest time of the last; -WORKER_PERIOD before the first.
+    states: dict[tuple[int, int], int] = {}
     before = 0
     for (start, high, count), end in zip(history, ends, strict=True):
-        moved = {(min(max(h + high - before, low), top), x): t for (h, x), t in states.items()}
-        states = moved or {(high, False): start - WORKER_PERIOD}
+        moved = {(min(max(h + high - before, low), top), n): t for (h, n), t in states.items()}
+        states = moved or {(high, 0): start - WORKER_PERIOD}
         before = high
         floor = max(count - (batch << CONFIG_PCP_BATCH_SCALE_MAX), low)
         todo = list(states.items())
         while todo:
-            (h, _), last = todo.pop()
+            (h, n), last = todo.pop()
             new, at = max(h - (h >> 3), floor), max(start, last + WORKER_PERIOD)
-            if new < h and at <= end and at < states.get((new, True), at + 1):
-                states[new, True] = at
-                todo.append(((new, True), at))
-    return any(h == wanted for h, lowered in states if lowered)
+            if new < h and at <= end and at < states.get((new, n + 1), at + 1):
+                states[new, n + 1] = at
+                todo.append(((new, n + 1), at))
+    return min((n for h, n in states if h == wanted and n), default=0)
 
 
 def _pfn(line: TraceLine) -> int:
@@ -333,6 +334,11 @@ def _do(m: Machine, what: str, causes: Sequence[TraceLine]) -> None:
     elif what == "free":
         pfn, order = _event(causes[0]).values
         page_alloc.free_unref_page(_page_to_free(m, pfn, order), order)
+    elif what == "drain" and causes[0].comm.startswith("kworker/"):
+        # The worker of once a second lowered a limit below what the list holds.
+        for zone in {id(z): z for z in (m.pfn_zone(_pfn(line)) for line in causes)}.values():
+            if zone is not None:
+                page_alloc.decay_pcp_high(zone, zone.per_cpu_pageset[m.this_cpu])
     elif what == "batch":
         page_alloc.free_unref_folios([_page_to_free(m, *_event(line).values) for line in causes])
 

@@ -110,12 +110,14 @@ class Result:
     """How many values were compared, how many are equal, and those that are not.
 
     :ivar sections: those that were read because of what is in them, whatever their names
+    :ivar note: what was inferred from the capture, "" if nothing
     """
 
     equal: int = 0
     total: int = 0
     differences: list[Difference] = field(default_factory=list)
     sections: list[str] = field(default_factory=list)
+    note: str = ""
 
     def add(self, where: str, model: object, kernel: object) -> None:
         """Compare a value."""
@@ -155,6 +157,7 @@ class Outcome:
             "equal": self.result.equal,
             "total": self.result.total,
             "reason": self.reason,
+            "note": self.result.note,
             "differences": [
                 {"where": d.where, "model": d.model, "kernel": d.kernel}
                 for d in self.result.differences
@@ -631,17 +634,20 @@ def _alloc_frames(s: Subject) -> Result:
     return result
 
 
-def _decayed(replay: alloctrace.Replay, model: str, kernel: str) -> bool:
-    """Tell whether two lines of per-CPU lists differ only in a limit that a worker has lowered."""
+def _decays(replay: alloctrace.Replay, model: str, kernel: str) -> int:
+    """Return how many runs of the worker explain that two lines of per-CPU lists differ in their limit.
+
+    :return: 0 if they differ in more, or in what no run explains
+    """
     limit = re.compile(r" high=(\d{1,12}) ")
     place = re.match(r"pcp node=(\d{1,4}) zone=(\w+) cpu=(\d{1,5}) ", model)
     wanted = limit.search(kernel)
     if place is None or wanted is None or limit.sub("", model) != limit.sub("", kernel):
-        return False
+        return 0
     fields = {k: int(v) for k, v in re.findall(r" (\w+)=(\d{1,12})", model)}
     limits = fields["high_min"], fields["high_max"], fields["batch"]
     where = int(place[1]), place[2], int(place[3])
-    return alloctrace.limit_was_lowered(replay, where, limits, int(wanted[1]))
+    return alloctrace.runs_of_the_worker(replay, where, limits, int(wanted[1]))
 
 
 @_register(
@@ -655,13 +661,24 @@ def _decayed(replay: alloctrace.Replay, model: str, kernel: str) -> bool:
 def _alloc_lists(s: Subject) -> Result:
     replay = s.replay
     result = Result(replay.lists - len(replay.lists_differ), replay.lists)
+    runs: list[int] = []
     for kernel, model in replay.lists_differ:
-        if _decayed(replay, model, kernel):
+        if decays := _decays(replay, model, kernel):
             result.equal += 1
+            runs.append(decays)
             continue
         where = re.sub(r" nr_free.*| : .*", "", kernel or model)
         result.differences.append(Difference(where, model, kernel))
+    if runs:
+        result.note = (
+            f"inferred from the limit of {_count(len(runs), 'list')}: "
+            f"{_count(max(runs), 'run')} of the worker that lowers it"
+        )
     return result
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 @_register(
@@ -1070,7 +1087,8 @@ def to_text(report: Report, verbose: bool = False) -> str:
         c, r = o.comparison, o.result
         if r.total:
             line = f"  {c.kind}  {c.name:<16}{r.equal}/{r.total}"
-            lines.append(line if o.outcome == "equal" else f"{line}  {len(r.differences)} differ")
+            line += "" if o.outcome == "equal" else f"  {len(r.differences)} differ"
+            lines.append(f"{line}  ({r.note})" if r.note else line)
             if verbose:
                 lines.append(f"           {c.why}")
                 for d in r.differences:

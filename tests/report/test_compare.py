@@ -207,16 +207,16 @@ def test_a_lowered_limit_is_explained_only_by_the_workers_steps() -> None:
     history = [(0, 30000, 100), (1000 * ms, 37198, 900), (1100 * ms, 37261, 4018)]
     replay.limits[0, "Normal", 0] = history
 
-    def explained(high: int, text: str = line) -> bool:
-        return c._decayed(replay, model, text.format(high))
+    def explained(high: int, text: str = line) -> int:
+        return c._decays(replay, model, text.format(high))
 
     def lowered(high: int) -> int:
         return high - (high >> 3)
 
-    assert explained(lowered(37261))
+    assert explained(lowered(37261)) == 1
     # Between two changes: what was added after it is on top.
-    assert explained(lowered(37198) + 63) and explained(lowered(30000) + 7261)
-    assert explained(lowered(lowered(30000) + 7198) + 63)  # a second apart
+    assert explained(lowered(37198) + 63) == explained(lowered(30000) + 7261) == 1
+    assert explained(lowered(lowered(30000) + 7198) + 63) == 2  # a second apart
     assert not explained(lowered(lowered(37198) + 63))  # not twice in 300 ms
     assert not explained(lowered(37261) + 1) and not explained(37262)
     assert not explained(lowered(37261), line.replace("count=4018", "count=4017"))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmcore.mm.mmzone import PgData
+    from mmcore.mm.swap import CpuFbatches
     from mmcore.proc.capture import Capture
     from mmcore.proc.memblock_log import Replay
     from mmcore.proc.zoneinfo import ZoneInfo
@@ -103,6 +104,10 @@ class Machine:
         self.alloc_failures: list[tuple[int, list[str]]] = []  # (clock, lines) of warn_alloc()
         self.dmesg: list[str] = []  # what the kernel has printed, a line each
         self.sysctl_lowmem_reserve_ratio: list[int] = [256, 256, 32, 0, 0]
+
+        # mm/swap.c, mm/vmscan.c
+        self.cpu_fbatches: dict[int, CpuFbatches] = {}
+        self.lru_gen_caps = 7 if self.config.LRU_GEN else 0  # /sys/kernel/mm/lru_gen/enabled
 
         # arch/x86/mm, mm/memory.c, mm/huge_memory.c, kernel/fork.c
         self.paging = PagingState()

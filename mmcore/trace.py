@@ -49,6 +49,9 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
     "vmscan:mm_vmscan_wakeup_kswapd": ("nid", "zid", "order", "gfp_flags"),
     "vmscan:mm_vmscan_direct_reclaim_begin": ("order", "gfp_flags"),
     "vmscan:mm_vmscan_direct_reclaim_end": ("nr_reclaimed",),
+    # include/trace/events/pagemap.h
+    "pagemap:mm_lru_insertion": ("pfn", "lru", "flags"),
+    "pagemap:mm_lru_activate": ("pfn",),
     # include/trace/events/oom.h
     "oom:reclaim_retry_zone": (
         "node",

@@ -543,7 +543,6 @@ class PagingState:
     :ivar next_pid: the pid of the next task
     :ivar next_mm_id: names address spaces in ``kmem:rss_stat`` events
     :ivar last_mm_ctx_id: the TLB code's counter of address spaces
-    :ivar lru_add: per CPU, the folios that wait to enter the LRU (``cpu_fbatches.lru_add``)
     :ivar cpu_tlbstate: per CPU, the state of its TLB, made when it is first used
     :ivar huge_zero_folio: the shared 2 MiB of zeroes, once somebody read it
     :ivar huge_zero_refcount: how many address spaces hold it
@@ -564,7 +563,6 @@ class PagingState:
         "ignore_rlimit_data",
         "last_mm_ctx_id",
         "layout",
-        "lru_add",
         "mmap_min_addr",
         "next_ino",
         "next_mm_id",
@@ -589,7 +587,6 @@ class PagingState:
         self.next_pid = 1
         self.next_mm_id = 1
         self.last_mm_ctx_id = 1
-        self.lru_add: dict[int, list[Folio]] = {}
         self.cpu_tlbstate: dict[int, Any] = {}
         self.huge_zero_folio: Folio | None = None
         self.huge_zero_refcount = 0

@@ -248,6 +248,7 @@ class PgData:
     kswapd_failures: int = 0
     first_deferred_pfn: int = (1 << 64) - 1
     flags: int = 0
+    lruvec: Any = field(default=None, repr=False)  # __lruvec
     vm_stat: list[int] = field(default_factory=lambda: [0] * NR_VM_NODE_STAT_ITEMS, repr=False)
 
 

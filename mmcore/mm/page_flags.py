@@ -3,7 +3,7 @@
 Mirrors include/linux/page-flags.h and include/linux/page-flags-layout.h for the reference
 configuration: x86-64, SPARSEMEM_VMEMMAP, MEMORY_FAILURE, PAGE_IDLE_FLAG, ARCH_USES_PG_ARCH_2.
 
-In the model a page's `flags` holds only the PG_ bits; its node and zone are found through
+In the model a page's `flags` holds the PG_ bits and the LRU fields; its node and zone are found by
 `Page.zone`. `page_flags_word()` puts the whole word together as the kernel lays it out.
 """
 
@@ -109,24 +109,6 @@ PAGE_TYPE_NAMES: dict[int, str] = {
 #: The page_type word of a free block's first page, compared in the allocator's hot paths.
 PAGE_TYPE_BUDDY = PGTY_buddy << 24
 
-#: mm/page_alloc.c: set on a page when it is prepared for a user, these must be clear.
-PAGE_FLAGS_CHECK_AT_PREP = (
-    PAGEFLAGS_MASK
-    & ~(1 << PG_hwpoison)
-    # LRU_GEN_MASK and LRU_REFS_MASK belong to it too; the model keeps them elsewhere.
-)
-PAGE_FLAGS_CHECK_AT_FREE = (
-    1 << PG_lru
-    | 1 << PG_locked
-    | 1 << PG_private
-    | 1 << PG_private_2
-    | 1 << PG_writeback
-    | 1 << PG_reserved
-    | 1 << PG_active
-    | 1 << PG_unevictable
-    | 1 << PG_mlocked
-)
-
 # include/linux/page-flags-layout.h, from the top of the 64-bit word: node, zone, last_cpupid,
 # LRU generation, LRU references, then unused bits, then the PG_ bits.
 NODES_WIDTH = 10
@@ -139,6 +121,23 @@ ZONES_PGSHIFT = NODES_PGSHIFT - ZONES_WIDTH
 LAST_CPUPID_PGSHIFT = ZONES_PGSHIFT - LAST_CPUPID_SHIFT
 LRU_GEN_PGOFF = LAST_CPUPID_PGSHIFT - LRU_GEN_WIDTH
 LRU_REFS_PGOFF = LRU_GEN_PGOFF - LRU_REFS_WIDTH
+LRU_GEN_MASK = ((1 << LRU_GEN_WIDTH) - 1) << LRU_GEN_PGOFF
+LRU_REFS_MASK = ((1 << LRU_REFS_WIDTH) - 1) << LRU_REFS_PGOFF
+
+#: mm/page_alloc.c: set on a page when it is prepared for a user, these must be clear.
+PAGE_FLAGS_CHECK_AT_PREP = PAGEFLAGS_MASK & ~(1 << PG_hwpoison) | LRU_GEN_MASK | LRU_REFS_MASK
+PAGE_FLAGS_CHECK_AT_FREE = (
+    1 << PG_lru
+    | 1 << PG_locked
+    | 1 << PG_private
+    | 1 << PG_private_2
+    | 1 << PG_writeback
+    | 1 << PG_reserved
+    | 1 << PG_active
+    | 1 << PG_unevictable
+    | 1 << PG_mlocked
+    | LRU_GEN_MASK
+)
 
 
 def PageBuddy(page: Page) -> bool:
@@ -157,14 +156,15 @@ def page_type_name(page_type: int) -> str:
 def page_flags_word(page: Page) -> int:
     """Return the whole ``page->flags`` word as the kernel lays it out.
 
-    Simplified: last_cpupid is the value meaning "none" (all ones), the LRU fields are 0.
+    Simplified: last_cpupid is the value meaning "none" (all ones).
 
     Mirrors include/linux/mm.h:set_page_links().
     """
     zone = page.zone
     none = (1 << LAST_CPUPID_SHIFT) - 1
     word = zone.node << NODES_PGSHIFT | zone.zone_idx << ZONES_PGSHIFT
-    return word | none << LAST_CPUPID_PGSHIFT | page.flags & PAGEFLAGS_MASK
+    bits = PAGEFLAGS_MASK | LRU_GEN_MASK | LRU_REFS_MASK
+    return word | none << LAST_CPUPID_PGSHIFT | page.flags & bits
 
 
 def flags_str(flags: int) -> str:

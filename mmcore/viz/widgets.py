@@ -6,7 +6,7 @@ and the reason stands in words beside the control.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ipywidgets as w
@@ -32,7 +32,17 @@ from mmcore.viz.explorable import (
 
 __all__ = ["Control", "Panel", "build"]
 
-_LABEL = {"description_width": "9em"}
+
+def _label(name: str, param: Param) -> str:
+    """Return the words in front of a control."""
+    label = getattr(param, "label", "") or name.replace("_", " ")
+    unit = getattr(param, "unit", "")
+    return f"{label} ({unit})" if unit and unit != label else label
+
+
+def _label_width(labels: Iterable[str]) -> float:
+    """Return the width in em that no label is cut in."""
+    return max([9.0, *(0.6 * len(label) + 1 for label in labels)])
 
 
 def _layout(width: str = "26em") -> Any:
@@ -43,10 +53,19 @@ class Control:
     """One parameter: its widget, its help, and the place for what is wrong with its value.
 
     :param changed: called without arguments when the reader has changed the value
+    :param label_width: room for the label, in em
     """
 
-    def __init__(self, name: str, param: Param, value: Any, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        param: Param,
+        value: Any,
+        changed: Callable[[], None],
+        label_width: float = 9.0,
+    ) -> None:
         self.name = name
+        self.label_width = label_width
         self.param = param
         self.error = w.HTML()
         self._changed = changed
@@ -60,11 +79,11 @@ class Control:
         )
 
     def _input(self, param: Param, value: Any) -> Any:
-        label = getattr(param, "label", "") or self.name.replace("_", " ")
-        unit = getattr(param, "unit", "")
-        if unit and unit != label:
-            label = f"{label} ({unit})"
-        common: dict[str, Any] = {"description": label, "style": _LABEL, "layout": _layout()}
+        common: dict[str, Any] = {
+            "description": _label(self.name, param),
+            "style": {"description_width": f"{self.label_width:.1f}em"},
+            "layout": _layout(f"{self.label_width + 17:.1f}em"),
+        }
         if isinstance(param, Int):
             if (param.hi - param.lo) // param.step <= 10_000:
                 return w.IntSlider(
@@ -97,7 +116,8 @@ class Control:
             return w.IntText(value=value, continuous_update=False, **common)
         lines = param.lines if isinstance(param, Text) else 2 if isinstance(param, Actions) else 1
         kind = w.Textarea if lines > 1 else w.Text
-        common["layout"] = _layout("100%" if lines > 1 else "26em")
+        if lines > 1:
+            common["layout"] = _layout("100%")
         return kind(value=str(param.format(value)), continuous_update=False, **common)
 
     def read(self) -> Any:
@@ -127,8 +147,15 @@ class Control:
 class ScriptControl(Control):
     """An action script: the text itself, a button for each verb with fields for its arguments, and undo."""
 
-    def __init__(self, name: str, param: Actions, value: Any, changed: Callable[[], None]) -> None:
-        super().__init__(name, param, value, changed)
+    def __init__(
+        self,
+        name: str,
+        param: Actions,
+        value: Any,
+        changed: Callable[[], None],
+        label_width: float = 9.0,
+    ) -> None:
+        super().__init__(name, param, value, changed, label_width)
         self.past: list[str] = []
         self._last = str(self.input.value)
         self.input.observe(self._remember, "value")
@@ -197,9 +224,11 @@ class Panel:
         self.prefix = prefix
         self.rendering = rendering
         self.controls: dict[str, Control] = {}
+        width = _label_width(_label(n, p) for n, p in self.figure.params.items())
         for name, param in self.figure.params.items():
             kind = ScriptControl if isinstance(param, Actions) else Control
-            self.controls[name] = kind(name, param, rendering.values[name], self.recompute)  # type: ignore[arg-type]
+            value = rendering.values[name]
+            self.controls[name] = kind(name, param, value, self.recompute, width)  # type: ignore[arg-type]
         self.error = w.HTML()
         self.stage = w.HTML(layout=w.Layout(max_width="44rem"))
         self.caption = w.HTML(layout=w.Layout(max_width="44rem"))

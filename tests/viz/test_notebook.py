@@ -188,3 +188,12 @@ def test_reset_restores_every_value():
     p.restore()
     assert p.rendering.values["n"] == 4 and p.rendering.values["script"] == [("drain",)]
     assert p.controls["mask"].error.value == "" and p.controls["mask"].input.value == "0xcc0"
+
+
+def test_no_label_of_a_control_is_cut():
+    panel = explore("ch03.walk").widget().mm_panel
+    labels = {c.input.description: c.input.style.description_width for c in panel.controls.values()}
+    longest = max(labels, key=len)
+    assert len(longest) > 15
+    assert float(labels[longest].removesuffix("em")) > 0.6 * len(longest)
+    assert len(set(labels.values())) == 1  # they stand in one line

@@ -36,11 +36,15 @@ D = r"(\d{1,20})"
 
 @dataclass(slots=True)
 class CpuPageset:
-    """One CPU's part: ``count``, ``high``, ``batch`` by name, and the threshold below them."""
+    """One CPU's part: ``count``, ``high``, ``batch`` by name, and the threshold below them.
+
+    :ivar width: characters of a name; newer kernels have lined the values up
+    """
 
     cpu: int
     values: dict[str, int] = field(default_factory=dict)
     threshold: int | None = None
+    width: int = 6
 
 
 @dataclass(slots=True)
@@ -76,8 +80,10 @@ def _parse_pagesets(lines: Lines) -> list[CpuPageset]:
     sets: list[CpuPageset] = []
     while match := lines.try_match(rf"    cpu: {D}"):
         cpu = CpuPageset(int(match.group(1)))
-        while match := lines.try_match(r"              (\w+): +(-?\d{1,20})"):
-            cpu.values[match.group(1)] = int(match.group(2))
+        while match := lines.try_match(r"              (\w+):( +)(-?\d{1,20})"):
+            if not cpu.values:
+                cpu.width = len(match.group(1) + match.group(2))
+            cpu.values[match.group(1)] = int(match.group(3))
         if match := lines.try_match(r"  vm stats threshold: (-?\d{1,20})"):
             cpu.threshold = int(match.group(1))
         sets.append(cpu)
@@ -134,7 +140,9 @@ def _render_zone(info: ZoneInfo) -> str:
         out.append("  pagesets")
     for cpu in info.pagesets:
         out.append(f"    cpu: {cpu.cpu}")
-        out += [f"              {name + ':':<6} {value}" for name, value in cpu.values.items()]
+        out += [
+            f"              {name + ':':<{cpu.width}} {value}" for name, value in cpu.values.items()
+        ]
         if cpu.threshold is not None:
             out.append(f"  vm stats threshold: {cpu.threshold}")
     out += [f"  {name + ':':<20} {value}" for name, value in info.tail.items()]

@@ -3,6 +3,7 @@ with the line that is wrong."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -151,6 +152,13 @@ def test_errors_name_the_line(module: ModuleType, text: str, line: int) -> None:
     with pytest.raises(ParseError) as info:
         module.parse(text)
     assert info.value.line == line
+
+
+def test_values_that_a_newer_kernel_lines_up_come_back_lined_up() -> None:
+    text = next(t for f, _, t in TEXTS if f == "/proc/zoneinfo")
+    lined_up = re.sub(r"^( {14})(\w+:) +", lambda m: f"{m[1]}{m[2]:<9} ", text, flags=re.MULTILINE)
+    assert lined_up != text
+    assert zoneinfo.render(zoneinfo.parse(lined_up)) == lined_up
 
 
 def test_foreign_lines_are_kept() -> None:

@@ -124,6 +124,15 @@ def run_all(options: argparse.Namespace) -> int:
     return failures
 
 
+def _nearest(text: str) -> str:
+    """Return how to record here what another harness recorded, "" if this lab cannot."""
+    head = capture.header(text)
+    name, machine = str(head.get("experiment", "")), str(head.get("topology", ""))
+    if name not in experiment.available() or machine not in TOPOLOGIES:
+        return ""
+    return f"\nTo record it here: python -m kernel_lab run {name} --topology {machine}"
+
+
 def check_all(options: argparse.Namespace) -> int:
     """Record some captures again; returns how many are not the same."""
     texts: dict[Path, str] = {}
@@ -133,7 +142,8 @@ def check_all(options: argparse.Namespace) -> int:
         texts[path] = data.decode("utf-8")
         if "\n=== SOURCE record.sh |" not in texts[path]:
             raise LabError(
-                f"{path}: not a capture of this lab, whose script record.sh it would hold"
+                f"{path}: recorded by another harness, whose guest is another file system; its own "
+                f"sources stand in it.{_nearest(texts[path])}"
             )
     heads = {path: capture.header(text) for path, text in texts.items()}
     chosen = {path: experiment.load(head.get("experiment", "")) for path, head in heads.items()}

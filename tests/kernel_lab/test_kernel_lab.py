@@ -298,7 +298,9 @@ def test_check_refuses_what_another_harness_made(tmp_path, capsys) -> None:
     path = tmp_path / "physical.txt"
     path.write_text('# experiment: "physical"\n# topology: "n1-1g"\n\n=== a | a | rc=0\nb\n')
     assert command_line.main(["check", str(path)]) == 2
-    assert "not a capture of this lab" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "recorded by another harness" in said
+    assert "kernel_lab run physical --topology n1-1g" in said
 
 
 def test_an_experiment_on_this_kernel(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from mmcore.proc import (
 )
 from mmcore.proc.capture import Capture
 from mmcore.proc.dmesg import BootLog
-from mmcore.report import alloctrace, faults, oom_report, pgmap, sweep, vmalog
+from mmcore.report import alloctrace, cgrouplog, faults, oom_report, pgmap, sweep, vmalog
 
 __all__ = [
     "COMPARISONS",
@@ -866,6 +866,35 @@ def _oom_victim(s: Subject) -> Result:
             result.add(f"{section.name} report {number} victim", mine, kill.pid)
     if not result.total:
         raise NotComparable("needs a report of the OOM killer with its table of tasks")
+    return result
+
+
+@_register(
+    "cgroup-charges",
+    EXACT,
+    "What a group is charged follows from what its process used, in batches of 64 pages; events and what is "
+    "left follow from the limits, if each call of reclaim gets 64 pages. Groups of which reclaim took other "
+    "amounts are not counted.",
+    "charges",
+    "limits",
+)
+def _cgroup_charges(s: Subject) -> Result:
+    result = Result()
+    loads: list[cgrouplog.Load] = []
+    for section in s.cap.sections:
+        if section.name in ("charges", "limits") and section.text.startswith("-- "):
+            loads += cgrouplog.parse(section.text, section.line)
+            result.sections.append(section.name)
+    if not loads:
+        raise NotComparable("needs the sections of the experiment cgroup")
+    for load, used, after in cgrouplog.replay(loads):
+        result.add(f"{load.name}: names of memory.stat", cgrouplog.stat_names(), list(load.used["memory.stat"]))  # fmt: skip
+        if load.uneven:
+            continue
+        for when, mine, theirs in (("", used, load.used), (" afterwards", after, load.after)):
+            for name in mine:
+                if name in theirs:
+                    result.add(f"{load.name}{when}: {name}", mine[name], theirs[name])
     return result
 
 

@@ -70,7 +70,7 @@ def test_an_allocation_trace_is_equal_in_events_frames_and_lists() -> None:
 def test_each_comparison_runs_on_some_capture() -> None:
     """None of them is dead; marks-now alone needs a record without its boot."""
     names = ["n1-1g/memblock", "n1-1g/physical", "n1-1g/watermarks", "n1-1g/pagetables"]
-    names += ["n1-1g/faults", "n1-1g/oops"]
+    names += ["n1-1g/faults", "n1-1g/oops", "n1-256m-pmem/cgroup"]
     ran = {o.comparison.name for n in names for o in c.compare(n).ran()}
     text = re.sub(r"=== dmesg \|.*?(?==== )", "", text_of("n1-1g/physical"), flags=re.DOTALL)
     ran |= {o.comparison.name for o in run(text).ran()}

@@ -54,6 +54,7 @@ from mmcore.mm.mm import (
     VM_SOFTDIRTY,
     VM_SPECIAL,
     VM_STARTGAP_FLAGS,
+    VM_SYNC,
     VM_WIPEONFORK,
     VM_WRITE,
     MmStruct,
@@ -375,6 +376,8 @@ def calc_vm_flag_bits(flags: int) -> int:
         vm_flags |= VM_GROWSDOWN
     if flags & MAP_LOCKED:
         vm_flags |= VM_LOCKED
+    if flags & MAP_SYNC:  # whether it is allowed is asked for files only
+        vm_flags |= VM_SYNC
     if flags & MAP_STACK:
         vm_flags |= VM_NOHUGEPAGE
     return vm_flags

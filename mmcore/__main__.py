@@ -5,7 +5,7 @@ canonical); 2 wrong use (an unknown option, a file that is not there, a word tha
 ``compare``: 0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input
 is bad. A reader of the output that goes away (``| head``) is no error.
 
-The tools (zoneinfo, buddyinfo, alloc-failure, oom-report, gfp, pte, pagemap, kpageflags, address) print what
+The tools (zoneinfo, buddyinfo, alloc-failure, oom-report, cgroup, gfp, pte, pagemap, kpageflags, address) print what
 `mmcore.report.workbench.run()` returns, which is also what the book's workbench page shows. With --json
 they print it as data: ``schema``, ``tool``, ``ok``, ``text``, ``rows``, ``error``, ``line``; the exit
 status is the same.
@@ -41,6 +41,7 @@ EPILOG = """examples:
   python -m mmcore address ffff888012345678         which region, which indices
   dmesg | python -m mmcore alloc-failure -          why an allocation failed
   journalctl -k | python -m mmcore oom-report -     who was killed for want of memory, and why
+  python -m mmcore cgroup /sys/fs/cgroup             protection and limits of a cgroup tree
   python -m mmcore compare                          this machine's /proc beside the model
   python -m mmcore compare -v capture.txt           a recorded kernel beside the model
 """
@@ -232,6 +233,26 @@ def cmd_oom_report(args: argparse.Namespace) -> int:
     return result.status
 
 
+def cmd_cgroup(args: argparse.Namespace) -> int:
+    """Say what the memory settings of a tree of cgroups come to: protection, limits, throttling, events.
+
+    PATH is a cgroup's folder, a recording (``grep -r . /sys/fs/cgroup --include='memory.*'``), a tar
+    archive of a tree, or - for standard input; without it, /sys/fs/cgroup. Version 1 is read, too.
+    """
+    from mmcore.report import cgroup
+
+    path = args.file or "/sys/fs/cgroup"
+    if path != "-" and Path(path).is_dir():
+        data = cgroup.live_text(path)
+    else:
+        data = cgroup.file_text(_bytes(path))
+    chosen = f"hz={args.hz}\n" if args.hz else ""
+    if args.recursiveprot:
+        chosen += f"recursiveprot={args.recursiveprot}\n"
+        data = data.removeprefix("recursiveprot=yes\n").removeprefix("recursiveprot=no\n")
+    return _report("cgroup", chosen + data, args.json)
+
+
 def _compare_all(args: argparse.Namespace) -> tuple[list[compare.Report], list[str]]:
     """Return the reports on all captures that were named, and what is wrong with the others."""
     from mmcore.report import compare
@@ -301,6 +322,7 @@ def _add_tools(command: Command) -> None:
     files = (
         ("zoneinfo", cmd_zoneinfo, "say who may allocate from which zone now", "/proc/zoneinfo"),
         ("buddyinfo", cmd_buddyinfo, "free blocks by order and how fragmented", "/proc/buddyinfo"),
+        ("cgroup", cmd_cgroup, "limits and protection of a cgroup tree", "/sys/fs/cgroup"),
         ("alloc-failure", cmd_alloc_failure, "explain failures and OOM reports in a log", ""),
         ("oom-report", cmd_oom_report, "say who was killed for want of memory, and why", ""),
     )
@@ -326,6 +348,10 @@ def _add_tools(command: Command) -> None:
         )
     for sub in subs.values():
         sub.add_argument("--json", action="store_true", help="print JSON instead")
+    subs["cgroup"].add_argument("--hz", metavar="N", help="the kernel's HZ (default: 250)")
+    subs["cgroup"].add_argument(
+        "--recursiveprot", choices=("yes", "no"), help="mounted with memory_recursiveprot"
+    )
     subs["oom-report"].add_argument("--html", action="store_true", help="print a page instead")
     subs["buddyinfo"].add_argument(
         "--extfrag-threshold", metavar="N", help="vm.extfrag_threshold, 0 to 1000 (default: 500)"

@@ -18,7 +18,7 @@ from mmcore.report import workbench
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Tools that read a file, and those that take words.
-FILES = ("zoneinfo", "buddyinfo", "alloc-failure", "oom-report")
+FILES = ("zoneinfo", "buddyinfo", "cgroup", "alloc-failure", "oom-report")
 WORDS = ("gfp", "pte", "pagemap", "kpageflags", "address")
 EXAMPLES = {name: about["example"] for name, about in workbench.tools().items()}
 

@@ -35,7 +35,7 @@ from mmcore.mm.page_counter import (
     page_counter_set_min,
 )
 
-__all__ = ["Group", "Tree", "live_text", "parse", "report", "tar_text"]
+__all__ = ["Group", "Tree", "file_text", "live_text", "parse", "recording", "report", "tar_text"]
 
 #: More groups than these are refused.
 MAX_GROUPS = 20_000
@@ -325,6 +325,33 @@ def tar_text(data: bytes) -> str:
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as err:
         raise ParseError("an archive", 1, "", f"it is damaged ({err})") from None
     return "\n".join(lines)
+
+
+def file_text(data: bytes) -> str:
+    """Return what a file holds as a recording, whether it is one or a tar archive.
+
+    :raises ParseError, UsageError: if it is damaged, or too large
+    """
+    from mmcore.report import workbench
+
+    if data[257:262] == b"ustar" or data[:3] in (b"\x1f\x8b\x08", b"BZh", b"\xfd7z"):
+        try:
+            return tar_text(data)
+        except ParseError:
+            if data[:2] != b"\x1f\x8b":
+                raise
+    return workbench.text_of(data)
+
+
+def recording(files: dict[str, Any], path: str) -> str:
+    """Return the files of one group, by name and as values or tables, as a recording."""
+    lines = []
+    for name, value in files.items():
+        if isinstance(value, dict):
+            lines += [f"{path}/{name}:{key} {number}" for key, number in value.items()]
+        else:
+            lines.append(f"{path}/{name}:{'max' if value is None else value}")
+    return "\n".join(lines) + "\n"
 
 
 # ---- the report ----------------------------------------------------------------------------------

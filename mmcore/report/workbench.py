@@ -20,7 +20,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmcore.errors import MMError, ParseError, UsageError
-from mmcore.report import address, alloc_failure, buddyinfo, gfp, oom_report, pte, zone_state
+from mmcore.report import (
+    address,
+    alloc_failure,
+    buddyinfo,
+    cgroup,
+    gfp,
+    oom_report,
+    pte,
+    zone_state,
+)
 from mmcore.report.oom_log import plain
 
 __all__ = ["MAX_INPUT", "SCHEMA", "Result", "TOOLS", "Tool", "examine", "run", "text_of", "tools"]
@@ -333,6 +342,15 @@ def _buddyinfo_example() -> str:
     return "\n".join(found[-2:]) + "\n"
 
 
+def _cgroup_example() -> str:
+    """A group of a guest over its memory.high."""
+    from mmcore.proc.capture import load
+    from mmcore.report import cgrouplog
+
+    loads = cgrouplog.parse(load("n1-256m-pmem/cgroup")["limits"])
+    return cgroup.recording(loads[0].used, "/sys/fs/cgroup/g")
+
+
 def _oom_example() -> str:
     """A cgroup's OOM report of a guest, without its stack trace and the counters of events."""
     from mmcore.proc.capture import load
@@ -393,6 +411,21 @@ TOOLS: dict[str, Tool] = {
             "sec-watermarks",
             _oom_report,
             _oom_example,
+        ),
+        Tool(
+            "cgroup",
+            "What do the limits of these cgroups come to?",
+            "Paste the output of: grep -r . /sys/fs/cgroup --include='memory.*'",
+            "/sys/fs/cgroup/system.slice/memory.current:123456789 ...",
+            12,
+            "python -m mmcore cgroup /sys/fs/cgroup",
+            "workbench",
+            cgroup.report,
+            _cgroup_example,
+            (
+                ("hz=1000", "the kernel's HZ"),
+                ("recursiveprot=no", "mounted without memory_recursiveprot"),
+            ),
         ),
         Tool(
             "zoneinfo",

@@ -32,6 +32,8 @@ ROWS = {
     "swp_offset",
     "kpageflags": "value label kind summary flags",
     "address": "address canonical mark places",
+    "cgroup": "group version current min low high max effective_min effective_low over_high wait_jiffies "
+    "room room_limited_by distances events",
     "oom-report": "line when kernel complete problems summary request constraint cause zones swap "
     "accounting ranking selected victim kills",
 }

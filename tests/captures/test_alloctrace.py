@@ -11,11 +11,14 @@ from __future__ import annotations
 import pytest
 
 from mmcore.errors import ParseError, UsageError
+from mmcore.machine import bare_zone
+from mmcore.mm.gfp import GFP_KERNEL
 from mmcore.mm.mmzone import for_each_populated_zone
-from mmcore.mm.page_alloc import validate_zone
+from mmcore.mm.page_alloc import __free_pages, alloc_pages, validate_zone
 from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.proc import capture, snapshot
-from mmcore.report.alloctrace import replay, snapshots
+from mmcore.proc.ftrace import parse
+from mmcore.report.alloctrace import _steps, _worker, replay, snapshots
 
 CAPTURES = {
     "n1-256m/alloctrace": 8867,
@@ -105,3 +108,40 @@ def test_a_page_that_is_free_already_stops_the_replay() -> None:
         event = f"{task}: mm_page_free: page=0000000000000001 pfn=0x{inner:x} order=0\n"
         section.text = text[:at] + event + text[at:]
         assert f"pfn {inner:#x}, which is free in the model" in replay(cap).stopped
+
+
+def test_what_the_worker_frees_is_a_step_of_its_own() -> None:
+    """Pages that a kworker gives back just before a task allocates or after it frees."""
+    drain = "kworker/0:1-9 [000] d..1. 5.{:06}: mm_page_pcpu_drain: page=00000000ce237fdc "
+    drain += "pfn=0x{:x} order=0 migratetype=1"
+    task = "freelists-137 [000] d..3. 5.{:06}: "
+    lines = [
+        drain.format(1, 0x100),
+        (task + "mm_page_alloc_zone_locked: page=00000000ce237fdc pfn=0x200 order=2 ").format(2)
+        + "migratetype=0 percpu_refill=1",
+        (task + "mm_page_alloc: page=00000000ce237fdc pfn=0x200 order=2 migratetype=0 ").format(3)
+        + "gfp_flags=GFP_KERNEL",
+        (task + "mm_page_free: page=00000000ce237fdc pfn=0x200 order=2").format(4),
+        drain.format(5, 0x101),
+    ]
+    steps = [(what, len(lines)) for what, _, lines in _steps(parse("\n".join(lines) + "\n"))]
+    assert steps == [("drain", 1), ("alloc", 2), ("free", 1), ("drain", 1)]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_run_of_the_worker_lowers_the_limit_and_frees_what_is_over_it(remote: bool) -> None:
+    zone = bare_zone(4096)
+    m = zone.machine
+    pcp = zone.per_cpu_pageset[0]
+    pcp.high_min, pcp.high_max, pcp.high, pcp.batch = 10, 4000, 2000, 60
+    pages = [alloc_pages(m, GFP_KERNEL, 0) for _ in range(750)]
+    for page in pages:
+        __free_pages(page, 0)
+    pcp.high, freed = 800, pcp.count - 700
+    assert freed > 0
+    line = "kworker/0:1-9 [000] d..1. 5.000001: mm_page_pcpu_drain: page=00000000ce237fdc "
+    line += "pfn=0x1 order=0 migratetype=0\n"
+    drained = parse(line * (freed + (60 if remote else 0)))
+    _worker(m, drained)
+    assert pcp.high == 700
+    assert pcp.count == (640 if remote else 700)

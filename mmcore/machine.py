@@ -27,6 +27,7 @@ from mmcore.mm.mm import VMA_LOCK_EVENTS, MmStruct, PagingState
 from mmcore.mm.mm_init import MmInit
 from mmcore.mm.mmzone import Zone
 from mmcore.mm.numa_memblks import NumaState
+from mmcore.mm.swapfile import SwapState
 from mmcore.mm.vmstat import NR_VM_EVENT_ITEMS, NR_VM_STAT_ITEMS
 from mmcore.proc.meminfo import SysInfo
 from mmcore.trace import Trace
@@ -107,6 +108,7 @@ class Machine:
 
         # mm/swap.c, mm/vmscan.c
         self.cpu_fbatches: dict[int, CpuFbatches] = {}
+        self.swap = SwapState()
         self.lru_gen_caps = 7 if self.config.LRU_GEN else 0  # /sys/kernel/mm/lru_gen/enabled
 
         # arch/x86/mm, mm/memory.c, mm/huge_memory.c, kernel/fork.c

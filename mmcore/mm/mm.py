@@ -413,6 +413,7 @@ class VmAreaStruct:
     anon_vma_chain: list[AnonVmaChain] = field(default_factory=list, repr=False)
     vm_policy: Any = None
     vm_userfaultfd_ctx: Any = None
+    swap_readahead_info: tuple[int, int, int] = (0, 0, 0)  # address, window, hits
     anon_name: str | None = None
 
     def __repr__(self) -> str:

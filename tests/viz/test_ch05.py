@@ -43,6 +43,10 @@ def marked(name, mark, **values):
         ("right part, split", "none", 1, [(4, 6), (6, 8), (8, 12)]),
         ("middle, split twice", "none", 2, [(0, 4), (4, 5), (5, 7), (7, 8), (8, 12)]),
         ("changed whole, nobody", "none", 0, [(0, 4), (4, 8), (8, 12)]),
+        ("new, before one that must not go", "left", 0, [(0, 8), (8, 12)]),
+        ("new, after a child of fork()", "none", 0, [(0, 4), (4, 8)]),
+        ("changed and touched, neighbours not", "none", 0, [(0, 4), (4, 8), (8, 12)]),
+        ("changed, neighbours touched apart", "right", 0, [(0, 4), (4, 12)]),
     ],
 )
 def test_every_case_of_the_tour(mark, merged, splits, ranges):
@@ -77,6 +81,21 @@ def test_a_neighbour_that_differs_is_named_and_left_alone(op, kind, failed):
 def test_a_neighbour_with_a_close_method_may_grow_but_not_vanish():
     assert last("ch05.merge", op="new", left="alike", right="close").data["merged"] == "left"
     assert last("ch05.merge", op="new", left="none", right="close").data["merged"] == "right"
+
+
+def test_an_untouched_range_joins_a_touched_neighbour_but_not_the_other_way_round():
+    for side in ("left", "right"):
+        other = {"left": "right", "right": "left"}[side]
+        untouched = last("ch05.merge", op="whole", **{side: "anon", other: "none"}).data
+        touched = last(
+            "ch05.merge", op="whole", touched=True, **{side: "alike", other: "none"}
+        ).data
+        assert untouched["merged"] == side
+        assert touched["merged"] == "none" and touched["failed"][side] == "anon_vma"
+
+
+def test_a_close_method_is_named_when_it_keeps_the_next_mapping():
+    assert "close method" in marked("ch05.merge", "new, before one that must not go").caption
 
 
 # ---- ch05.maps -----------------------------------------------------------------------------------

@@ -106,22 +106,26 @@ NEIGHBOURS = {
     "close": "alike, but with a close method",
     "special": "a device's (VM_IO)",
 }
-#: The cases of the tour: operation, left neighbour, right neighbour, name.
+#: The cases of the tour: operation, left neighbour, right neighbour, whether the changed mapping was written, name.
 CASES = (
-    ("new", "alike", "alike", "new, both sides"),
-    ("new", "alike", "none", "new, after the previous"),
-    ("new", "none", "alike", "new, before the next"),
-    ("new", "none", "none", "new, alone"),
-    ("new", "anon", "anon", "new, between strangers"),
-    ("whole", "alike", "alike", "changed whole, both sides"),
-    ("whole", "alike", "flags", "changed whole, left"),
-    ("whole", "flags", "alike", "changed whole, right"),
-    ("left", "alike", "alike", "left part"),
-    ("right", "alike", "alike", "right part"),
-    ("left", "flags", "none", "left part, split"),
-    ("right", "none", "flags", "right part, split"),
-    ("middle", "alike", "alike", "middle, split twice"),
-    ("whole", "flags", "flags", "changed whole, nobody"),
+    ("new", "alike", "alike", False, "new, both sides"),
+    ("new", "alike", "none", False, "new, after the previous"),
+    ("new", "none", "alike", False, "new, before the next"),
+    ("new", "none", "none", False, "new, alone"),
+    ("new", "anon", "anon", False, "new, between strangers"),
+    ("new", "alike", "close", False, "new, before one that must not go"),
+    ("new", "forked", "none", False, "new, after a child of fork()"),
+    ("whole", "alike", "alike", False, "changed whole, both sides"),
+    ("whole", "alike", "flags", False, "changed whole, left"),
+    ("whole", "flags", "alike", False, "changed whole, right"),
+    ("left", "alike", "alike", False, "left part"),
+    ("right", "alike", "alike", False, "right part"),
+    ("left", "flags", "none", False, "left part, split"),
+    ("right", "none", "flags", False, "right part, split"),
+    ("middle", "alike", "alike", False, "middle, split twice"),
+    ("whole", "flags", "flags", False, "changed whole, nobody"),
+    ("whole", "alike", "alike", True, "changed and touched, neighbours not"),
+    ("whole", "anon", "anon", True, "changed, neighbours touched apart"),
 )
 _WINDOW = 12
 _SPAN = {"new": (4, 4), "whole": (4, 4), "left": (4, 2), "right": (6, 2), "middle": (5, 2)}
@@ -181,7 +185,19 @@ def _questions(vmg: vma_.VmaMergeStruct, right: bool) -> tuple[list[tuple[str, s
     return [(name, "yes" if ok else "no") for name, ok in asked], failed
 
 
-def merge_case(op: str, left: str, right: str) -> dict[str, Any]:
+def _changed(mm: MmStruct, touched: bool) -> None:
+    """Map the four pages whose protection changes: readable, and written before if @touched."""
+    start, readable = BASE + 4 * PG, mmap.PROT_READ
+    if touched:  # executable as well: else it would be one with the neighbours before it is written
+        mmap.do_mmap(mm, None, start, 4 * PG, RW | mmap.PROT_EXEC, FIXED)
+        assert mm.machine is not None
+        touch(mm.machine, start, "w")
+        mprotect.sys_mprotect(mm, start, 4 * PG, readable)
+    else:
+        mmap.do_mmap(mm, None, start, 4 * PG, readable, FIXED)
+
+
+def merge_case(op: str, left: str, right: str, touched: bool = False) -> dict[str, Any]:
     """Return what a case looks like before and after, why, and what the engine did."""
     task = small_task()
     mm = task.mm
@@ -190,7 +206,7 @@ def merge_case(op: str, left: str, right: str) -> dict[str, Any]:
     _neighbour(mm, 0, left)
     _neighbour(mm, 8, right)
     if op != "new":
-        mmap.do_mmap(mm, None, BASE + 4 * PG, 4 * PG, mmap.PROT_READ, FIXED)
+        _changed(mm, touched)
     first, length = _SPAN[op]
     start, end = BASE + first * PG, BASE + (first + length) * PG
     if "forked" in (left, right):  # look at the child's mappings
@@ -318,6 +334,8 @@ def _merge_caption(case: dict[str, Any], what: str) -> str:
     ]
     if case["each_other"] is False:
         why.append("left and right have different anon_vmas")
+    elif case["each_other"] and merged != "both":
+        why.append("one that would be removed has a close method")
     reason = f" What kept them apart: {'; '.join(why)}." if why else ""
     return f"**{what}: {did}.** Mappings now: pages {now}.{reason}"
 
@@ -331,14 +349,15 @@ def _merge_caption(case: dict[str, Any], what: str) -> str:
         op=Choice("tour", OPS, label="what happens"),
         left=Choice("alike", NEIGHBOURS, label="left neighbour", help="not used by the tour"),
         right=Choice("alike", NEIGHBOURS, label="right neighbour", help="not used by the tour"),
+        touched=Bool(False, label="the changed mapping was written before", help="not used by the tour"),
     ),
 )  # fmt: skip
 def merge(p: SimpleNamespace) -> Iterator[Frame]:
     """Yield one frame for each case."""
-    cases = CASES if p.op == "tour" else ((p.op, p.left, p.right, OPS[p.op]),)
-    for op, left, right, name in cases:
-        case = merge_case(op, left, right)
-        text = _merge_caption(case, name[0].upper() + name[1:])
+    cases = CASES if p.op == "tour" else ((p.op, p.left, p.right, p.touched, OPS[p.op]),)
+    for op, left, right, touched, name in cases:
+        case = merge_case(op, left, right, touched)
+        text = _merge_caption(case, name if "(" in name.split()[0] else name[0].upper() + name[1:])
         rows = {k: case[k] for k in ("merged", "splits", "ranges")}
         rows["failed"] = {side: failed for side, (_, failed) in case["asked"].items()}
         yield Frame(_merge_drawing(case), text, _plain(text), mark=name, data=rows)

@@ -24,6 +24,7 @@ __all__ = [
     "CAP_IPC_LOCK",
     "CAP_SYS_ADMIN",
     "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
     "INIT_RLIMITS",
     "RLIMIT_AS",
     "RLIMIT_DATA",
@@ -59,6 +60,7 @@ INIT_RLIMITS: dict[int, tuple[int, int]] = {
 CAP_IPC_LOCK = 14
 CAP_SYS_RAWIO = 17
 CAP_SYS_ADMIN = 21
+CAP_SYS_RESOURCE = 24
 CAP_FULL_SET = (1 << 41) - 1
 
 _INT_MAX = 0x7FFFFFFF

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmcore.arch.x86.fault import touch
-from mmcore.errors import ParseError
-from mmcore.kernel.fork import spawn
+from mmcore.errors import EPERM, ParseError
+from mmcore.kernel.fork import kernel_clone, spawn, switch_to
 from mmcore.machine import Machine
 from mmcore.mm import filemap, madvise, mlock, mmap, mprotect, mremap, mseal, rmap, shmem, util
 from mmcore.mm import vma as vma_
@@ -70,6 +70,10 @@ OPERATIONS: dict[str, int] = {
     "touch": 1,
     "write": 1,
     "read": 1,
+    "fork": 0,  # the log goes on in the child
+    "setrlimit": 2,
+    "max_map_count": 1,
+    "setuid": 1,
 }
 
 
@@ -203,8 +207,12 @@ class VmaReplay:
                 rmap.anon_vma_prepare(vma)
         if self.mm.start_stack:
             touch(self.m, self.mm.start_stack, "w")
+        for vma in list(self.mm.mm_mt):  # its code is in memory, and has page tables
+            if vma.vm_file is self.exe:
+                touch(self.m, vma.vm_start, "r")
         #: counter -> kernel's value less the model's at the first check: the program's own pages
         self.own: dict[str, int] = {}
+        self.forked = False
         self.lines = self.render()
 
     def _add(self, line: str) -> None:
@@ -271,6 +279,8 @@ class VmaReplay:
         if op in ("touch", "write", "read"):
             touch(self.m, a[0], "r" if op == "read" else "w")
             return 1
+        if op in ("fork", "setrlimit", "max_map_count", "setuid"):
+            return self._set(op, a)
         calls: dict[str, Any] = {
             "munmap": mmap.sys_munmap,
             "mprotect": mprotect.sys_mprotect,
@@ -287,6 +297,28 @@ class VmaReplay:
         result: int = calls[op](mm, *a)
         return result
 
+    def _set(self, op: str, a: list[int]) -> int:
+        """Do what changes the process or its limits, not its mappings."""
+        task = self.task
+        if op == "fork":
+            child = kernel_clone(task)
+            if isinstance(child, int):
+                return child
+            switch_to(self.m, child)
+            assert child.mm is not None
+            self.forked = True  # it faults its own pages in again, one by one
+            self.task, self.mm = child, child.mm
+        elif op == "setrlimit":
+            hard = task.rlim[a[0]][1]
+            if a[1] > hard and not util.capable(self.mm, util.CAP_SYS_RESOURCE):
+                return -EPERM
+            task.rlim[a[0]] = (a[1], max(hard, a[1]))
+        elif op == "max_map_count":
+            self.m.paging.sysctl_max_map_count = a[0]
+        else:
+            task.cap_effective = 0 if a[0] else util.CAP_FULL_SET
+        return 0
+
     def step(self, record: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         """Repeat a recorded call; yield (what, model, kernel) for its result and for the maps."""
         op = record["op"]
@@ -299,6 +331,8 @@ class VmaReplay:
         came = [line for at, line in after.items() if before.get(at) != line]
         yield "mappings that went", str(gone), str(record["del"])
         yield "mappings that came", str(came), str(record["add"])
+        if "VmSize" in record:
+            yield from self.counters(record)
 
     def check(self, record: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         """Compare the whole map and the counters with a recorded check."""
@@ -309,6 +343,10 @@ class VmaReplay:
             yield "hash of the map", _fnv(lines), str(record["hash"])
         if "add" in record:
             yield "map", str(lines), str(record["add"])
+        yield from self.counters(record)
+
+    def counters(self, record: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+        """Compare what /proc/self/status counts, as far as a record has it."""
         mm, kb = self.mm, 4
         for name, value in (
             ("VmSize", mm.total_vm * kb),
@@ -323,7 +361,7 @@ class VmaReplay:
             ("VmPTE", mm.pgtables_bytes >> 10),
             ("VmSwap", get_mm_counter(mm, MM_SWAPENTS) * kb),
         ):
-            if type(record.get(name)) is int:
+            if type(record.get(name)) is int and not self.forked:
                 own = self.own.setdefault(name, record[name] - value)
                 yield f"{name} since the first check", str(value + own), str(record[name])
 

@@ -189,12 +189,12 @@ def test_a_removed_group_stays_while_pages_are_charged_to_it() -> None:
     g = group(top, "g")
     page = mc.try_charge_memcg(g, GFP_KERNEL, 1)
     assert page == 0
-    mc.css_get(g.css)  # what a charged folio holds
+    cg.css_get(g.css)  # what a charged folio holds
     assert cg.cgroup_rmdir(g.css.cgroup) == 0
     assert g.memory.usage == 1  # the stock was drained, the page stays
     assert top.nr_dying_descendants == 1
     mc.mem_cgroup_cancel_charge(g, 1)
-    mc.css_put(g.css)
+    cg.css_put(g.css)
     assert top.nr_dying_descendants == 0
     assert g.memory.usage == 0
 

@@ -552,7 +552,7 @@ class _Placer:
                 call = f"mmap(NULL, {n} KiB, MAP_GROWSDOWN)"
             elif verb == "hint":
                 got = mmap.do_mmap(self.mm, None, BASE + 0x123, size, RW, PRIVATE)
-                call = f"mmap({BASE + 0x123:#x}, {n} KiB), a hint"
+                call = f"mmap({BASE + 0x123:#x}, {n} KiB)"
             else:
                 extra = mmap.MAP_32BIT if verb == "low" else 0
                 got = mmap.do_mmap(self.mm, None, 0, size, RW, PRIVATE | extra)
@@ -584,7 +584,7 @@ def _place_rows(p: _Placer, chosen: int) -> list[list[Any]]:
 
 def _place_drawing(p: _Placer, call: str, got: int, search: dict[str, Any]) -> svg.Drawing:
     d = svg.Drawing()
-    d.add(svg.paragraph(f"{call} = {hex(got) if got >= 0 else errno_text(got)}" if call else "mmap_base, and nothing below it", bold=True))  # fmt: skip
+    d.add(svg.paragraph(f"{call} = {hex(got) if got > 0 else errno_text(got)}" if call else "mmap_base, and nothing below it", bold=True))  # fmt: skip
     rows = _place_rows(p, got)
     lit = {i for i, r in enumerate(rows) if isinstance(r[0], svg.Cell) and r[0].bold}
     d.add(
@@ -606,7 +606,9 @@ def _place_caption(call: str, got: int, size: int, search: dict[str, Any], verb:
         return f"**{call}: a hole.** The next request that fits will take its upper end, if no higher hole does."
     if got < 0:
         return f"**{call} answers {errno_text(got)}.**"
-    if verb == "hint":
+    if verb == "hint" and search:
+        how = "What the hint names is taken: it is forgotten, and the search is as without it."
+    elif verb == "hint":
         how = "The hint was rounded down to a page and is free: no search."
     elif verb == "stack":
         how = "A stack: the 256 pages below it are its guard gap from now on."

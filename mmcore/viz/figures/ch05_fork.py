@@ -107,7 +107,7 @@ class Family:
 
 # ---- ch05.cow ------------------------------------------------------------------------------------
 
-_COW_SCRIPT = "write p 0; write p 1; read p 2; fork; write c 0; write p 0; write p 1; exit c; pin p 0; unpin p 0"
+_COW_SCRIPT = "write p 0; write p 1; read p 2; fork; write c 0; write p 0; exit c; write p 1; pin p 0; fork; write p 0; write p 1"
 _WHO = Choice("p", {"p": "parent", "c": "child"})
 _COW_PAGE = Int(0, 0, 2)
 
@@ -187,6 +187,8 @@ def _cow_drawing(f: Family, names: _Names, active: tuple[str, int] | None) -> sv
 def _cow_step(f: Family, verb: str, args: Sequence[Any]) -> tuple[str, tuple[str, int] | None]:
     """Carry out one action and say what came of it."""
     if verb == "fork":
+        if "c" in f.gone:  # the next child has the name of the last
+            f.gone.remove("c")
         f.fork("p", "c")
         own = [
             i
@@ -270,7 +272,7 @@ def _cow_pin(f: Family, verb: str, who: str, page: int) -> str:
 @explorable(
     "ch05.cow",
     title="Copy-on-write, page by page",
-    key=("fork 4", "write 5", "write 6", "exit 8"),
+    key=("fork 4", "write 5", "write 6", "fork 10"),
     help="write p 0, read c 1, fork, exit c, pin p 0, unpin p 0. Pin before the fork and see who copies.",
     params=dict(
         script=Actions(

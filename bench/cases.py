@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
+from bench import vma
 from bench.live import live
 from bench.measure import best, c_buddy, memory_of, mixed_script
 from bench.row import Row
@@ -190,4 +191,7 @@ CASES: dict[str, Callable[[bool], Iterator[Row]]] = {
     "mixed": mixed,
     "paging": paging,
     "live": live,
+    "faults": vma.faults,
+    "mappings": vma.mappings,
+    "forks": vma.forks,
 }

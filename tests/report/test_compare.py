@@ -422,3 +422,11 @@ def test_a_folder_that_looks_like_the_root(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(UsageError, match="no comparison 'x'; there are memblock, boot-lines"):
         c.select(["x"])
+
+
+@pytest.mark.parametrize("name", ["n2-5g/physical", "n4-1g/physical"])
+def test_distances_that_are_not_recorded_took_a_page_all_the_same(name: str) -> None:
+    cap = capture.load(name)
+    cap.sections = [s for s in cap.sections if s.name != "nodes"]
+    report = c.compare(cap, c.select(["boot-lines", "zones"]))
+    assert [o.outcome for o in report.outcomes] == ["equal", "equal"]

@@ -79,6 +79,7 @@ class Cell {
     this.box.querySelector(".cell_input").hidden = true;
     this.openButton.replaceWith(this.editor, this.bar);
     (this.output || this.bar).after(this.live);
+    this.editor.setSelectionRange(0, 0); // or a narrow field shows the end of its last line
     this.editor.focus();
   }
 

@@ -7,6 +7,29 @@ import { Status } from "./status.js";
 const SHOWN = 400000; // characters of an answer that are shown
 const FIELD = 300000; // bytes of a file that still fit the field
 
+const WRAPPED = 88; // the engine breaks its sentences here or later
+
+/* An answer as paragraphs that wrap at the page's width, and rows of tables that keep their columns. What is in a
+ * paragraph was one before the engine broke it: its next word would not have fitted. The first one is the answer. */
+function paragraphs(text) {
+  const made = [];
+  for (const line of text.split(/(?<=\n)/)) {
+    const row = !line.trim() || /\S {3,}|^ {12}/.test(line);
+    const indent = line.search(/\S|$/);
+    const last = made[made.length - 1];
+    const joins = last && !row && !last.row && (indent === last.indent || (indent > last.indent && /[,;]\s*$/.test(last.text)))
+      && last.length + 1 + line.trim().split(" ")[0].length > WRAPPED;
+    if (joins) last.text += line;
+    else made.push({ text: line, row, indent });
+    made[made.length - 1].length = line.trimEnd().length;
+  }
+  return made.map((part, i) => {
+    const span = el("span", { class: part.row ? "mm-row" : i ? "mm-sentence" : "mm-sentence mm-first" }, part.text);
+    if (!part.row) span.style.paddingLeft = `${part.indent}ch`;
+    return span;
+  });
+}
+
 class Tool {
   constructor(box) {
     this.box = box;
@@ -103,7 +126,7 @@ class Tool {
     } else if (answer.text) {
       const cut = answer.text.length > SHOWN;
       const text = cut ? `${answer.text.slice(0, SHOWN)}\n... (${answer.text.length - SHOWN} more characters)` : answer.text;
-      this.output.replaceChildren(el("pre", {}, text));
+      this.output.replaceChildren(el("pre", {}, ...paragraphs(text)));
     }
     this.box.dispatchEvent(new CustomEvent("mm-computed", { bubbles: true }));
   }

@@ -89,6 +89,24 @@ def test_a_tool_says_what_the_command_line_says(bench: Bench, tool: str) -> None
     assert bench.wrong == []
 
 
+def test_sentences_of_an_answer_wrap_on_a_phone_and_tables_do_not(bench: Bench) -> None:
+    size = bench.page.viewport_size
+    bench.page.set_viewport_size({"width": 390, "height": 844})
+    bench.run("zoneinfo", workbench.tools()["zoneinfo"]["example"])
+    out = bench.box("zoneinfo").locator(".mm-tool-output")
+    edge = out.evaluate("e => e.getBoundingClientRect().right")
+    ends = out.locator(".mm-sentence").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect().right)"
+    )
+    assert ends and max(ends) <= edge
+    first = out.locator(".mm-first").inner_text()
+    assert first.endswith("No zone is below its low mark.")  # two lines of the command's answer
+    tall = out.locator(".mm-row").evaluate_all("all => new Set(all.map(e => e.offsetHeight)).size")
+    assert tall == 1 and out.locator(".mm-row").count() > 3
+    bench.page.set_viewport_size(size)
+    bench.box("zoneinfo").get_by_role("button", name="Clear").click()
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_tool_survives_any_text(bench: Bench, tool: str) -> None:
     for text in ("", "nonsense", HOSTILE, HOSTILE + workbench.tools()[tool]["example"]):

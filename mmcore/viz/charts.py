@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -253,6 +254,10 @@ def chart(fig: Figure, *, alt: str, title: str = "") -> Chart:
     return Chart(_recoloured(raw, f"c{zlib.crc32(raw.encode()):08x}"), alt, title)
 
 
+#: Characters that fit a line of the printed book.
+LINE = 90
+
+
 class Table:
     """A pandas table as a page shows it: no inline style, no empty headings, text on paper."""
 
@@ -282,7 +287,21 @@ class Table:
         return {"text/html": own_style() + self.html(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return str(self.frame.to_string(index=False))
+        """Return the table as text, for the printed book: a last column of words wraps inside itself."""
+        columns = list(self.frame.columns)
+        words = [not pd.api.types.is_numeric_dtype(self.frame[c]) for c in columns]
+        rows = [[_cell(v) for v in row] for row in self.frame.itertuples(index=False)]
+        widths = [max(map(len, column)) for column in zip(map(str, columns), *rows, strict=True)]
+        room = max(LINE - sum(w + 2 for w in widths[:-1]), 20)
+        lines = []
+        for row in [list(map(str, columns)), *rows]:
+            last = textwrap.wrap(row[-1], room) if words[-1] else [row[-1].rjust(widths[-1])]
+            cells = zip(row[:-1], widths, words, strict=False)
+            start = "".join((c.ljust(w) if left else c.rjust(w)) + "  " for c, w, left in cells)
+            lines += [
+                (start if i == 0 else " " * len(start)) + t for i, t in enumerate(last or [""])
+            ]
+        return "\n".join(line.rstrip() for line in lines)
 
 
 def _left(yes: bool) -> str:

@@ -128,3 +128,15 @@ def test_a_table_has_no_empty_heading_and_no_style():
     indexed = charts.table(charts.series_frame([{"order": 3, "free": 1}], index="order"))
     assert '<th scope="col">order</th>' in indexed.html()
     assert "order" in repr(indexed)
+
+
+def test_a_printed_table_fits_the_line_and_keeps_its_columns():
+    many = "many words " * 20
+    rows = [{"name": "a", "n": 1234567, "what": many}, {"name": "bb", "n": 2, "what": "few"}]
+    frame = charts.series_frame(rows)
+    lines = repr(charts.table(frame)).splitlines()
+    assert max(map(len, lines)) <= charts.LINE
+    assert lines[0] == "name          n  what" and lines[-1] == "bb            2  few"
+    assert lines[1].startswith("a     1,234,567  many") and lines[2].startswith(" " * 17 + "words")
+    text = "".join(line[17:] + " " for line in lines[1:-1])
+    assert text.split() == ["many", "words"] * 20

@@ -5,8 +5,8 @@ canonical); 2 wrong use (an unknown option, a file that is not there, a word tha
 ``compare``: 0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input
 is bad. A reader of the output that goes away (``| head``) is no error.
 
-The tools (zoneinfo, buddyinfo, alloc-failure, oom-report, cgroup, gfp, pte, pagemap, kpageflags, address) print what
-`mmcore.report.workbench.run()` returns, which is also what the book's workbench page shows. With --json
+The tools (zoneinfo, buddyinfo, maps, smaps, alloc-failure, oom-report, cgroup, gfp, pte, pagemap, kpageflags, address)
+print what `mmcore.report.workbench.run()` returns, which is also what the book's workbench page shows. With --json
 they print it as data: ``schema``, ``tool``, ``ok``, ``text``, ``rows``, ``error``, ``line``; the exit
 status is the same.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ EPILOG = """examples:
   python -m mmcore boot 5G --nodes 4G,1G --cpus 2   two nodes
   python -m mmcore zoneinfo                         who may allocate what on this machine now
   python -m mmcore buddyinfo                        free blocks by order, fragmentation
+  python -m mmcore maps 1234                        why so many mappings; what keeps neighbours apart
+  python -m mmcore smaps 1234                       what a process has in memory
+  python -m mmcore pagemap 1234 7ffd2a1b3000        where a page of a process is
   python -m mmcore gfp 0x140dca                     names, zone and migratetype of a gfp mask
   python -m mmcore gfp --kernel 4.19 0x6000c0       the same in an older kernel's numbers
   python -m mmcore pte 0x8000000012345867           bits of a page table entry
@@ -158,6 +162,34 @@ def cmd_buddyinfo(args: argparse.Namespace) -> int:
     return _report("buddyinfo", data, args.json)
 
 
+def cmd_maps(args: argparse.Namespace) -> int:
+    """Say why a process has its mappings, which would merge with their neighbours, and how many may follow.
+
+    SOURCE is a process, a copy of its maps or smaps, or - for standard input; without it, this process.
+    Of a process smaps is read, because it has the flags, too.
+    """
+    from mmcore.report import live
+
+    data = live.mappings_of(args.source, ("smaps", "maps"))
+    if args.max_map_count is not None:
+        if args.max_map_count < 0:
+            raise UsageError(f"--max-map-count is {args.max_map_count}; it is 0 to 2147483647")
+        data = re.sub(rb"\Amax_map_count=\d+\n", b"", data)
+        data = f"max_map_count={args.max_map_count}\n".encode() + data
+    return _report("maps", data, args.json)
+
+
+def cmd_smaps(args: argparse.Namespace) -> int:
+    """Add up what a process has in memory, by what its mappings are there for.
+
+    SOURCE is a process, a copy of its smaps or smaps_rollup, or - for standard input; without it, this
+    process.
+    """
+    from mmcore.report import live
+
+    return _report("smaps", live.mappings_of(args.source, ("smaps",)), args.json)
+
+
 def cmd_gfp(args: argparse.Namespace) -> int:
     """Decode gfp masks: numbers, names, or lines of a log that have them.
 
@@ -179,7 +211,17 @@ def cmd_pte(args: argparse.Namespace) -> int:
 
 
 def cmd_pagemap(args: argparse.Namespace) -> int:
-    """Decode words of /proc/PID/pagemap, such as ``od -A n -t x8`` prints them."""
+    """Say where pages of a process are: PID ADDRESS ..., FILE ADDRESS ..., or the words themselves.
+
+    An address may be a range as maps prints it. A FILE is a copy of /proc/PID/pagemap from its beginning,
+    or a text with lines "ADDRESS: WORD". Words alone are read as ``od -A n -t x8`` prints them. Frame
+    numbers need root.
+    """
+    from mmcore.report import live
+
+    words = args.words
+    if len(words) > 1 and (live.is_process(words[0]) or Path(words[0]).is_file()):
+        args.words = [live.pagemap_of(words[0], words[1:])]
     data = _words(args, device_private="yes" if args.device_private else None)
     return _report("pagemap", data, args.json)
 
@@ -329,7 +371,12 @@ def _add_tools(command: Command) -> None:
     words = (
         ("gfp", cmd_gfp, "decode a gfp mask", "0xcc0, GFP_KERNEL|__GFP_ZERO, a line of a log"),
         ("pte", cmd_pte, "decode a page table entry", "8000000012345867, PMD 80000000126000e7"),
-        ("pagemap", cmd_pagemap, "decode a word of /proc/PID/pagemap", "81800000000036d8"),
+        (
+            "pagemap",
+            cmd_pagemap,
+            "say where a page of a process is",
+            "81800000000036d8, or PID ADDRESS",
+        ),
         ("kpageflags", cmd_kpageflags, "decode a word of /proc/kpageflags", "400205848"),
         ("address", cmd_address, "decode an address", "ffff888012345678"),
     )
@@ -346,6 +393,18 @@ def _add_tools(command: Command) -> None:
         sub.add_argument(
             "words", nargs="*", metavar="VALUE", help=f"such as {example}; - reads stdin"
         )
+    for name, run, text in (
+        ("maps", cmd_maps, "say why a process has so many mappings"),
+        ("smaps", cmd_smaps, "add up what a process has in memory"),
+    ):
+        subs[name] = sub = command(name, run, text)
+        sub.add_argument(
+            "source",
+            nargs="?",
+            default="",
+            metavar="SOURCE",
+            help="PID, file, or - (default: self)",
+        )
     for sub in subs.values():
         sub.add_argument("--json", action="store_true", help="print JSON instead")
     subs["cgroup"].add_argument("--hz", metavar="N", help="the kernel's HZ (default: 250)")
@@ -355,6 +414,9 @@ def _add_tools(command: Command) -> None:
     subs["oom-report"].add_argument("--html", action="store_true", help="print a page instead")
     subs["buddyinfo"].add_argument(
         "--extfrag-threshold", metavar="N", help="vm.extfrag_threshold, 0 to 1000 (default: 500)"
+    )
+    subs["maps"].add_argument(
+        "--max-map-count", type=int, metavar="N", help="vm.max_map_count there"
     )
     subs["gfp"].add_argument("--kernel", metavar="X.Y", help="whose numbering, such as 4.19")
     subs["pte"].add_argument("--size", choices=("4k", "2m", "1g"), help="page that entries map")

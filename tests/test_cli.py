@@ -18,7 +18,7 @@ from mmcore.report import workbench
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Tools that read a file, and those that take words.
-FILES = ("zoneinfo", "buddyinfo", "cgroup", "alloc-failure", "oom-report")
+FILES = ("zoneinfo", "buddyinfo", "cgroup", "alloc-failure", "oom-report", "maps", "smaps")
 WORDS = ("gfp", "pte", "pagemap", "kpageflags", "address")
 EXAMPLES = {name: about["example"] for name, about in workbench.tools().items()}
 
@@ -137,6 +137,12 @@ STATUS = [
     (["buddyinfo", "-"], b"", 1),
     (["alloc-failure", "-"], b"all is well\n", 1),
     (["oom-report", "-"], b"all is well\n", 1),
+    (["maps", "-"], b"all is well\n", 1),
+    (["maps", "-"], b"400000-401000 r--p 0 00:00\n", 1),
+    (["smaps", "-"], b"00400000-00401000 r--p 00000000 00:00 0 \n", 1),
+    (["maps", "9999999"], b"", 2),
+    (["smaps", "/nonexistent/smaps"], b"", 2),
+    (["maps", "--max-map-count", "-5", "-"], b"00400000-00401000 r--p 00000000 00:00 0 \n", 2),
     (["gfp", "GFP_NONSENSE"], b"", 2),
     (["gfp", "-"], b"", 2),
     (["gfp", "--kernel", "1.0", "1"], b"", 2),

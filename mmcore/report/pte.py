@@ -16,7 +16,8 @@ from mmcore.arch.x86 import pgtable_types as pt
 from mmcore.config import PAGE_SHIFT
 from mmcore.errors import UsageError
 from mmcore.proc.task_mmu import PagemapEntry, pagemap_decode
-from mmcore.report.words import Word, read_words
+from mmcore.report.kernlog import numbered_lines
+from mmcore.report.words import MAX_WORDS, Word, read_words
 
 __all__ = [
     "KPF_BITS",
@@ -52,10 +53,14 @@ class Decoded:
 
 @dataclass(slots=True)
 class Decoding:
-    """All words of a text."""
+    """All words of a text.
+
+    :ivar walk: labels are levels of a walk, not addresses
+    """
 
     words: list[Decoded]
     notes: list[str]
+    walk: bool = True
 
     def lines(self) -> list[str]:
         """Return the report, the answer first."""
@@ -70,7 +75,7 @@ class Decoding:
                 out.append(f"... and {len(self.words) - MAX_LISTED} more")
             return out + self.notes
         shown = self.words
-        if sum(1 for word in self.words if word.label) > 1:
+        if self.walk and sum(1 for word in self.words if word.label) > 1:
             shown = self.words[-1:]
             out.append(f"The walk ends at the {shown[0].label}. {shown[0].summary}")
             out += [f"  {w.label:<4}{w.value:016x}  {w.summary}" for w in self.words] + [""]
@@ -311,6 +316,25 @@ def pagemap_summary(e: PagemapEntry, device_private: bool = False) -> str:
     return f"No page: never touched, or a shared page that left memory{flags}."
 
 
+#: A line of a text that says which address the word is of.
+_OF_ADDRESS = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16}):[ \t]+(?:0[xX])?([0-9a-fA-F]{1,16})")
+
+
+def _words_of_addresses(text: str) -> list[Word]:
+    """Return the words of a text whose lines are all ``ADDRESS: WORD``; [] for another text."""
+    words: list[Word] = []
+    for number, line in numbered_lines(text):
+        if not (line := line.strip()):
+            continue
+        match = _OF_ADDRESS.fullmatch(line)
+        if match is None:
+            return []
+        words.append(Word(int(match[2], 16), f"{int(match[1], 16):x}", number))
+        if len(words) >= MAX_WORDS:
+            break
+    return words
+
+
 def _decode_pagemap(word: Word, options: _Options) -> Decoded:
     e = pagemap_decode(word.value)
     bits: list[tuple[str, str, int, str]] = []
@@ -339,19 +363,20 @@ def _decode_pagemap(word: Word, options: _Options) -> Decoded:
         "swp_type": e.swp_type,
         "swp_offset": e.swp_offset,
     }
-    return Decoded(
-        word.value, "", kind, pagemap_summary(e, options.device_private), str(e), tuple(bits), data
-    )
+    title = f"{word.label}: {e}" if word.label else str(e)
+    summary = pagemap_summary(e, options.device_private)
+    return Decoded(word.value, word.label, kind, summary, title, tuple(bits), data)
 
 
 def decode_pagemap(text: str) -> Decoding:
-    """Decode words of /proc/PID/pagemap.
+    """Decode words of /proc/PID/pagemap, or lines ``ADDRESS: WORD``.
 
     :raises UsageError: if there is none, or one has more than 64 bits
     """
     options, text = _options(text)
-    words = read_words(text, "a pagemap word", decimal=True)
+    words = _words_of_addresses(text) or read_words(text, "a pagemap word", decimal=True)
     out = _all(words, lambda word: _decode_pagemap(word, options), [])
+    out.walk = False
     types = [t if isinstance(t := w.data["swp_type"], int) else None for w in out.words]
     out.notes += _device_note(options, types)
     return out

@@ -26,8 +26,10 @@ from mmcore.report import (
     buddyinfo,
     cgroup,
     gfp,
+    maps,
     oom_report,
     pte,
+    smaps,
     zone_state,
 )
 from mmcore.report.oom_log import plain
@@ -286,6 +288,16 @@ def _oom_report(text: str) -> Work:
     return oom_report.lines(said), [oom_report.to_dict(analysis) for analysis in said], None
 
 
+def _maps(text: str) -> Work:
+    report = maps.report(text)
+    return report.lines(), report.to_rows(), None
+
+
+def _smaps(text: str) -> Work:
+    report = smaps.report(text)
+    return report.lines(), report.to_rows(), None
+
+
 def _pte(text: str) -> Work:
     level = 1
     if match := re.search(r"\bsize=(\w{1,8})", text[:400]):
@@ -372,6 +384,23 @@ def _failure_example() -> str:
     memory = next(i for i, line in enumerate(report) if "Mem-Info:" in line)
     registers = next(i for i, line in enumerate(report) if "RIP:" in line)
     return "\n".join([*report[:registers], *report[memory:]]) + "\n"
+
+
+def _maps_example() -> str:
+    """The mappings of a small program in a guest, and the guest's limit."""
+    from mmcore.proc.capture import load
+
+    return "max_map_count=65530\n" + load("n1-1g/faults")["maps"]
+
+
+def _smaps_example() -> str:
+    """The first mappings of that program, as far as they were recorded whole."""
+    from mmcore.proc.capture import load
+
+    text = load("n1-1g/faults")["smaps"]
+    return (
+        text[: text.rindex("VmFlags:")] + text[text.rindex("VmFlags:") :].partition("\n")[0] + "\n"
+    )
 
 
 def _oops_example() -> str:
@@ -463,6 +492,29 @@ TOOLS: dict[str, Tool] = {
             (("kernel=4.19", "whose numbering: " + ", ".join(t.version for t in gfp.NUMBERINGS)),),
         ),
         Tool(
+            "maps",
+            "Why does this process have so many mappings?",
+            "Paste the output of: cat /proc/sys/vm/max_map_count /proc/PID/maps (or smaps)",
+            "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 ...",
+            12,
+            "python -m mmcore maps PID",
+            "sec-um-mapcount",
+            _maps,
+            _maps_example,
+            (("max_map_count=65530", "the machine's vm.max_map_count, in a line of its own"),),
+        ),
+        Tool(
+            "smaps",
+            "What does this process have in memory?",
+            "Paste the output of: cat /proc/PID/smaps (or smaps_rollup)",
+            "00400000-00401000 r--p 00000000 00:02 13    /bin/busybox ...",
+            12,
+            "python -m mmcore smaps PID",
+            "sec-um-practice",
+            _smaps,
+            _smaps_example,
+        ),
+        Tool(
             "pte",
             "What does this page table entry say?",
             "Type entries in hexadecimal, or paste the PGD ... PTE line of an oops.",
@@ -484,7 +536,7 @@ TOOLS: dict[str, Tool] = {
             "Type 64-bit words, or paste: sudo od -A n -t x8 -j $((0xADDR / 4096 * 8)) -N 8 /proc/PID/pagemap",
             "81800000000036d8",
             3,
-            "python -m mmcore pagemap 81800000000036d8",
+            "python -m mmcore pagemap PID ADDRESS",
             "sec-vm-practice",
             _pagemap,
             lambda: "8180000000002bee 80800000000036d8 0080000000000000\n",

@@ -32,6 +32,8 @@ ROWS = {
     "swp_offset",
     "kpageflags": "value label kind summary flags",
     "address": "address canonical mark places",
+    "maps": "mappings max_map_count max_map_count_given mmap_left splits_left groups apart maps maps_left_off",
+    "smaps": "rollup mappings total_kb kinds maps",
     "cgroup": "group version current min low high max effective_min effective_low over_high wait_jiffies "
     "room room_limited_by distances events",
     "oom-report": "line when kernel complete problems summary request constraint cause zones swap "
@@ -186,6 +188,7 @@ HUGE = {
     "heads": "x: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), nodemask=(null)\n",
     "prefixes": "Jan  1 00:00:00 h kernel: [  1.0] ",
     "words": "PTE 8000000012345867 ",
+    "mappings": "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \nRss: 4 kB\n",
 }
 
 

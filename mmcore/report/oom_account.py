@@ -99,6 +99,23 @@ def _hugetlb_kb(report: OomReport) -> int:
     return sum(h["total"] * h["size"] for h in report.hugepages)
 
 
+def _from_nodes(report: OomReport) -> dict[str, int]:
+    """Return the counters in pages out of the lines of nodes and zones, where their paragraph is lost."""
+    mem = report.mem
+    out: dict[str, int] = {}
+    names = [name for name, _ in (*GLOBAL, *INSIDE)]
+    spelt = {"isolated_anon": "isolated(anon)", "isolated_file": "isolated(file)"}
+    zones = [zone.values for zone in mem.zones]
+    nodes = list(mem.nodes.values())
+    for name in names:
+        key = spelt.get(name, name)
+        parts = nodes if any(key in values for values in nodes) else zones
+        found = [values[key][0] for values in parts if key in values]
+        if found:
+            out[name] = sum(found) // mem.page_kb
+    return out
+
+
 def _machine(report: OomReport) -> Account:
     mem = report.mem
     kb = mem.page_kb
@@ -109,9 +126,10 @@ def _machine(report: OomReport) -> Account:
         ram, reserved = sum(z.values.get("managed", (0, ""))[0] for z in mem.zones), 0
         ram = ram or present
     account = Account("RAM", ram - reserved, reserved)
+    counts = mem.counts if "free" in mem.counts else _from_nodes(report) | mem.counts
     for name, words in GLOBAL:
-        if name in mem.counts:
-            account.parts.append(Part(name, mem.counts[name] * kb, words))
+        if name in counts:
+            account.parts.append(Part(name, counts[name] * kb, words))
     stacks = kernel_stack_kb(report)
     if stacks is not None:
         account.parts.append(Part("kernel_stack", stacks, "kernel stacks of threads"))
@@ -124,8 +142,8 @@ def _machine(report: OomReport) -> Account:
     if tmp:
         account.parts.append(Part("writeback_tmp", tmp, "FUSE's copies being written"))
     for name, words in INSIDE:
-        if mem.counts.get(name):
-            account.inside.append(Part(name, mem.counts[name] * kb, words))
+        if counts.get(name):
+            account.inside.append(Part(name, counts[name] * kb, words))
     if mem.counts.get("pages in swap cache"):
         n = mem.counts["pages in swap cache"] * kb
         account.inside.append(Part("swap cache", n, "on the anonymous lists, and in swap, too"))
@@ -182,7 +200,7 @@ def account(report: OomReport) -> Account | None:
     """Return where memory was, largest parts first; None if the report does not say."""
     if report.memcg is not None and report.memcg.stats and report.is_memcg:
         result = _cgroup(report)
-    elif report.mem.counts:
+    elif report.mem.counts or report.mem.nodes:
         result = _machine(report)
     else:
         return None

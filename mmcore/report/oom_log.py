@@ -8,7 +8,8 @@ original each came from. It knows
 - ``journalctl -o verbose`` and ``-o export``: the ``MESSAGE=`` fields;
 - container runtime lines, syslog in the forms of RFC 3164 and RFC 5424, virtual machines' logs, serial
   consoles, logcat: what stands before the kernel's own time stamp is dropped;
-- colours of ``dmesg --color``, HTML entities, line ends written as ``\\n``.
+- colours of ``dmesg --color``, HTML entities, line ends written as ``\\n`` or, by rsyslog, as ``#012``;
+- mail that is quoted-printable, and lines that end with ``\\`` because they go on in the next.
 
 Lines that need none of this stay as they are.
 """
@@ -55,6 +56,11 @@ _FIELD = re.compile(
 _BYTES = re.compile(r'"MESSAGE"\s{0,8}:\s{0,8}\[((?:\s{0,40}\d{1,3},?){1,65536})')
 _MESSAGE = re.compile(r"[ \t]{0,40}MESSAGE=")
 _ESCAPED = re.compile(r"\\[nrt]")
+#: What says that a text is encoded as mail is (quoted-printable): the "=" of these words.
+_QUOTED = re.compile(
+    r"(?:gfp_mask|order|oom_score_adj|oom_adj|constraint|Free swap {1,2}|usage)=3D"
+)
+_OCTET = re.compile(r"=([0-9A-F]{2})")
 #: The kernel's own time stamp, with the level before it; it must not be a task's row of a table.
 _KERNEL_STAMP = re.compile(
     r"(?:<\d{1,3}>)?\[(?: {0,12}\d{1,12}\.\d{3,9}| {0,8}\+\d{1,8}\.\d{3,9}"
@@ -86,9 +92,10 @@ _OURS = re.compile(
     r"|\*\d+kB|Out of [Mm]emory|\[ *pid *\]| swap {0,2}[=:]|hugepages_|memory: usage"
 )
 _NEEDED = re.compile(
-    r'^\s{0,80}[\[{"]|MESSAGE=|\x1b\[|&(?:lt|gt|amp|quot);|\\n|\\t|std(?:out|err) [FP] |Guest: '
+    r'^[ \t]{0,80}[\[{"]|MESSAGE=|\x1b\[|&(?:lt|gt|amp|quot);|\\n|\\t|std(?:out|err) [FP] |Guest: '
     r"|kernel|KERNEL|klogd: |<\d{1,3}>\d|\d,\d+,\d+,|: \[|\w \[ {0,12}\d{1,12}\.\d{3,9}\]"
-    r"|\[ {0,8}\+\d|\]\s{1,4}\(\d{1,2}\)\[|\] \[ ?\d: |\] {1,2}c\d{1,2} |^\s{0,8}\d{1,6}[.:]\s",
+    r"|\[ {0,8}\+\d|\]\s{1,4}\(\d{1,2}\)\[|\] \[ ?\d: |\] {1,2}c\d{1,2} "
+    r"|^[ \t]{0,8}\d{1,6}[.:][ \t]|#012|[=\\]\r?$",
     re.MULTILINE,
 )
 
@@ -214,6 +221,8 @@ def _lines_of(raw: str) -> list[str]:
             text = text[found.end() :]
         if text.count("\\n") > 2:
             text = text.replace("\\n", "\n").replace("\\t", " ")
+        if "#012" in text:  # rsyslog writes line ends so
+            text = text.replace("#012", "\n")
         if "\x1b" in text:
             text = _ANSI.sub("", text)
         if "&" in text:
@@ -239,6 +248,30 @@ def _document(text: str) -> Plain | None:
     return Plain("\n".join(lines), [1] * len(lines)) if lines else None
 
 
+def _joined(text: str, quoted: bool) -> Iterator[tuple[int, str]]:
+    """Yield (number, line), with the lines joined that were broken with ``\\`` or ``=`` at their end.
+
+    :param quoted: the text is quoted-printable, as mail is
+    """
+    number = start = first = 0
+    held = ""
+    while start <= len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        line = text[start:end].rstrip("\r")
+        number, start = number + 1, end + 1
+        first = first if held else number
+        if len(held) < 4096 and line[-1:] and (line[-1] == "\\" or (quoted and line[-1] == "=")):
+            held += line[:-1]
+            continue
+        line, held = held + line, ""
+        if quoted and "=" in line:
+            line = _OCTET.sub(lambda m: chr(int(m[1], 16)), line).rstrip()
+        yield first, line
+    if held:
+        yield first, held
+
+
 def plain(text: str) -> Plain:
     """Return the kernel messages of a log one a line; at most `MAX_PLAIN` characters of them."""
     if _NEEDED.search(text) is None:
@@ -247,14 +280,12 @@ def plain(text: str) -> Plain:
         return document
     lines: list[str] = []
     numbers: list[int] = []
-    size = start = number = 0
-    while start <= len(text) and size < MAX_PLAIN:
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        number += 1
-        for line in _lines_of(text[start:end].rstrip("\r")):
+    size = 0
+    for number, raw in _joined(text, _QUOTED.search(text) is not None):
+        for line in _lines_of(raw):
             lines.append(line)
             numbers.append(number)
             size += len(line) + 1
-        start = end + 1
+        if size >= MAX_PLAIN:
+            break
     return Plain("\n".join(lines), numbers)

@@ -40,7 +40,7 @@ MARK = re.compile(
     r"|\[ {0,6}pid {0,6}\] |[Oo]ut [Oo]f [Mm]emory|killed as a result of limit"
 )
 HEAD = re.compile(
-    r"(?:(?P<comm>.{0,200}?) invoked )?\boom-killer: gfp_mask=(?P<mask>0x[0-9a-fA-F]{1,8})"
+    r"(?:(?P<comm>.{0,200}?) invoked )?\boom-killer: {0,4}gfp_mask=(?P<mask>0x[0-9a-fA-F]{1,8})"
     r"(?: ?\((?P<names>[^)]{0,600})\)?)?(?P<rest>.{0,400})"
 )
 ORDER = re.compile(r"\border=(-?\d{1,4})")
@@ -52,7 +52,7 @@ CPUSET = re.compile(
 TASK_LINE = re.compile(
     r"\b(?:CPU: ?(?P<cpu>\d{1,5}),? )?(?:UID: ?\d{1,10} )?(?:PID|Pid): ?(?P<pid>\d{1,10}),? "
     r"(?:Comm|comm): ?(?P<comm>.{1,32}?) (?:Kdump: \w+ )?(?P<taint>Not tainted|Tainted:.{0,60}?)"
-    r"(?P<rest> .{0,120})?$"
+    r"(?P<rest>(?: |\d).{0,120})?$"
 )
 VERSION = re.compile(r"\(?(\d{1,2}\.\d{1,3}(?:\.\d{1,5})?[\w.+~-]{0,80})(?: |\)|$)")
 HARDWARE = re.compile(r"Hardware name: (.{1,200})")
@@ -62,7 +62,7 @@ TABLE_HEAD = re.compile(
 ROW = re.compile(r"\[ {0,8}(\d{1,10})\]((?: {1,24}-?\d{1,20}){1,16})(?: {1,24}(\S.{0,200}))?$")
 ROW_SEARCH = re.compile(r"\[ {0,8}\d{1,10}\] {1,8}\d{1,10} {1,8}\d{1,10} {1,12}\d{1,20} ")
 KILL = re.compile(
-    r"(?:(?P<message>[A-Z][\w ()]{0,80}): )?[Kk]ill process (?P<pid>\d{1,10}),? ?\((?P<comm>.{0,64}?)\) "
+    r"(?:(?P<message>[A-Z][\w ()]{0,80}): )?[Kk]ill process (?P<pid>\d{1,10}),? {0,2}\((?P<comm>.{0,64}?)\) "
     r"(?:with )?score (?P<score>-?\d{1,20}) (?P<how>or sacrifice child|or a child|and children)"
 )
 KILL_VX = re.compile(
@@ -86,6 +86,8 @@ REAPED = re.compile(
 UNABLE = re.compile(r"oom_reaper: unable to reap pid:(\d{1,10}) \((.{0,64}?)\)")
 GROUP = re.compile(r"Tasks in (.{1,1000}?) are going to be killed due to memory\.oom\.group set")
 SUMMARY = re.compile(r"oom-kill:constraint=(CONSTRAINT_\w{1,20})(?P<rest>.{0,2500})")
+#: Spaces that people put into that line, or that are left where it was wrapped.
+SPACED = re.compile(r",\s{1,80}(?=[a-z_]{3,12}[=,])")
 SUMMARY_END = re.compile(r",task=(?P<task>.{0,64}?),pid=(?P<pid>\d{1,10}),uid=(?P<uid>\d{1,10})")
 TASK_IN = re.compile(
     r"Task in (?P<task>.{1,1000}?) killed as a result of limit of (?P<limit>\S.{0,1000}?)\s*$"
@@ -130,7 +132,7 @@ PAGES_NAMES = {
     "pages swap cached": "pages in swap cache",
 }
 FREE_PAGES = re.compile(r"Free pages: {1,12}(\d{1,20})kB \((\d{1,20})kB HighMem\)")
-SWAP = re.compile(r"\b(Free|Total) swap {0,2}[=:] {1,12}(\d{1,20})kB")
+SWAP = re.compile(r"\b(Free|Total) swap {0,2}[=:] {1,12}(-?\d{1,20})kB")
 PANIC = re.compile(r"Kernel panic - not syncing: (.{0,200})")
 NOBODY = re.compile(r"[Oo]ut of [Mm]emory and no killable processes")
 SUPPRESSED = re.compile(r"\b(?:oom_kill_process: )?(\d{1,10}) callbacks suppressed")
@@ -226,6 +228,8 @@ class OomReport:
     :ivar mem: the request and the state of memory, None without a line of them
     :ivar order: as printed: -1 is SysRq-f
     :ivar columns: the task table's head
+    :ivar gfp_printed: the mask's number as printed; ``mem.gfp_mask`` is what its names make
+    :ivar names_whole: the names' list is not cut
     :ivar selected: the line with the score, of kernels that print one
     :ivar kills: every process that died of it
     :ivar missing: parts that a whole report has and this one has not
@@ -242,6 +246,8 @@ class OomReport:
     has_head: bool = False
     order: int = 0
     gfp_names: str = ""
+    gfp_printed: int = 0
+    names_whole: bool = False
     oom_score_adj: int | None = None
     oom_adj: int | None = None
     old_head: bool = False
@@ -302,8 +308,20 @@ def _numbering(report: OomReport) -> None:
         if fitting:
             mem.numbering, mem.sure = fitting[0], True
             return
+        known = gfp.by_names(names) if report.names_whole else None
+        if known is not None:  # bits move with the version and the configuration; names do not lie
+            mem.numbering, mem.gfp_mask = known
+            mem.sure = True
+            return
     version = version_of(report.kernel)
     table = _table_for(version, mask, report) if version or not names else gfp.NUMBERINGS[0]
+    if not names and gfp.GfpMask(mask, table, "").unknown:
+        # a kernel between two releases, or with changes of a later one
+        better = [t for t in reversed(gfp.NUMBERINGS) if not gfp.GfpMask(mask, t, "").unknown]
+        later = [t for t in better if gfp.NUMBERINGS.index(t) < gfp.NUMBERINGS.index(table)]
+        if better:
+            mem.numbering, mem.sure = (later or better)[0], False
+            return
     mem.numbering, mem.sure = table, bool(version) and not names
 
 
@@ -346,7 +364,8 @@ def _take_head(text: str, line: int) -> OomReport | None:
     if match is None:
         return None
     report = OomReport(line, _comm_of(match["comm"] or ""), has_head=True, last=line)
-    mask = int(match["mask"], 16)
+    mask = report.gfp_printed = int(match["mask"], 16)
+    report.names_whole = match["names"] is not None and text[match.end("names") :][:1] == ")"
     report.gfp_names = re.sub(r"\s+", "", match["names"] or "")
     report.mem = _memory(report.comm, 0, mask)
     report.mem.gfp_names, report.mem.line = report.gfp_names, line
@@ -388,7 +407,7 @@ def _take_summary(report: OomReport, match: re.Match[str], line: int) -> None:
         report.mem.nodemask = nodes[1]
     if cpuset := re.search(r",cpuset=(.{1,256}?),mems_allowed=([\d,-]{1,80})", rest):
         report.mem.cpuset, report.mem.mems_allowed = cpuset[1], cpuset[2]
-    if oom := re.search(r",oom_memcg=(.{1,1000}?),task_memcg=", rest):
+    if oom := re.search(r",oom_memcg=(.{1,1000}?),(?:task_memcg|task)=", rest):
         _memcg(report).oom = oom[1]
     if task := re.search(r",task_memcg=(.{1,1000}?),task=", rest):
         _memcg(report).task = task[1]
@@ -661,7 +680,7 @@ class _Reader:
         if self.idle > IDLE:
             self.current, self.pending = None, ""
             return
-        if line.stamp.strip() or not text or len(text) > 400:
+        if line.stamp.strip(" >|") or not text or len(text) > 400:
             self.open = ""
             self.pending, self.nameless = (text if len(text) <= 400 else ""), None
             return
@@ -731,6 +750,8 @@ class _Reader:
         return _take_memcg_line(self.part(number, True), text)
 
     def _take_kill(self, text: str, number: int) -> bool:
+        if "oom-kill:constraint" in text:
+            text = SPACED.sub(",", text)
         if match := SUMMARY.search(text):
             if not SUMMARY_END.search(text) and not self.pending and len(text) < 2000:
                 return False  # perhaps wrapped: the next line may bring the rest

@@ -417,7 +417,8 @@ def _absent(report: OomReport, ranking: Ranking, kill: Kill) -> None:
     after = report.kills[0] if report.kills and report.selected is not None else None
     if after is not None and _find(ranking.scores, after) is not None and after.comm == kill.comm:
         ranking.why.append(
-            f"The pid of the choice, {kill.pid}, is a thread's; its process has pid {after.pid}"
+            f"The pid of the choice, {kill.pid}, is not in the table: most likely it is a thread's of the "
+            f"process that was killed, pid {after.pid}"
         )
         ranking.selected = after
         _judge(report, ranking, set())

@@ -281,7 +281,10 @@ def _diagnose_swap(a: Analysis) -> None:
     if a.report.is_memcg or "total" not in swap:
         return
     total, free = swap["total"], swap.get("free", 0)
-    if not total:
+    if free < 0:
+        text = f"Swap was being switched off: {kib(-free)} more are in use than there is left."
+        a.diagnosis.append(("swapoff", text))
+    elif not total:
         a.diagnosis.append(("no-swap", "There is no swap: anonymous memory has nowhere to go."))
     elif free * 50 < total:
         a.diagnosis.append(("swap-full", f"Swap is full: {kib(free)} of {kib(total)} free."))
@@ -413,14 +416,15 @@ def _summarise(a: Analysis) -> str:
         return f"SysRq-f was pressed: {end}."
     if r.is_memcg:
         limit = r.memcg.limits.get("memory") if r.memcg else None
-        where = (r.memcg.oom if r.memcg else None) or "a cgroup"
+        where = (r.memcg.oom if r.memcg else None) or ""
+        where = f"Cgroup {where}" if where else "A cgroup"
         names = [n for n in _hit(r) if n != "swap"]
         if limit is not None and names and names != ["memory"]:
             limit = r.memcg.limits[names[0]] if r.memcg else limit
         size = f" of {kib(limit.limit)}" if limit is not None and limit.limit < NO_LIMIT_KB else ""
         what = f" ({names[0]})" if names and names[0] != "memory" else ""
         asked = f" when {_asker(r)} asked for {_request_words(r)}" if r.has_head else ""
-        return f"Cgroup {where} was at its limit{size}{what}{asked}; {end}."
+        return f"{where} was at its limit{size}{what}{asked}; {end}."
     why = {
         "shortage": "no zone that it may use had enough free memory",
         "fragmentation": "free memory was in too small pieces",
@@ -497,7 +501,9 @@ def _request_lines(a: Analysis) -> list[str]:
         how = "" if r.gfp_names else f", in the numbers of Linux {table}"
         if not r.mem.sure:
             how += " (the log does not say which kernel's they are)"
-        out.append(f"  gfp_mask {r.mem.gfp_mask:#x}{how}. {a.meaning}")
+        if r.mem.gfp_mask != r.gfp_printed:
+            how = ", a number that depends on the kernel's configuration; its names are read"
+        out.append(f"  gfp_mask {r.gfp_printed:#x}{how}. {a.meaning}")
     return out
 
 
@@ -506,6 +512,8 @@ def _zone_lines(a: Analysis) -> list[str]:
         return []
     shut = a.report.has_head and not any(z.ok for z in a.zones if z.allowed)
     out = ["Why no zone would do:" if shut else "The zones:"]
+    if a.report.is_memcg:
+        out = ["The zones, which is not what failed here; the cgroup's limit did:"]
     return out + [f"  {zone}" for zone in a.zones] + [f"  {note}" for note in a.zone_notes]
 
 
@@ -539,8 +547,8 @@ def _account_lines(a: Analysis) -> list[str]:
             f"  the {len(a.report.tasks)} tasks of the table: {text} (shared pages count each time)"
         )
     swap = a.report.mem.swap
-    if swap.get("total"):
-        out.append(f"  swap: {kib(swap.get('free', 0))} free of {kib(swap['total'])}")
+    if swap.get("total") or swap.get("free"):
+        out.append(f"  swap: {kib(swap.get('free', 0))} free of {kib(swap.get('total', 0))}")
     if a.report.slabs:
         top = sorted(a.report.slabs, key=lambda s: -s[1])[:5]
         out.append("  slabs: " + ", ".join(f"{name} {kib(n)}" for name, n in top))
@@ -738,7 +746,7 @@ def _request_dict(a: Analysis) -> dict[str, Any] | None:
         "order": r.order,
         "bytes": r.mem.page_kb << 10 << max(r.order, 0),
         "sysrq": r.order < 0,
-        "gfp_mask": r.mem.gfp_mask,
+        "gfp_mask": r.gfp_printed,
         "gfp_names": r.gfp_names or r.mem.numbering.names(r.mem.gfp_mask),
         "gfp_numbering": r.mem.numbering.version,
         "gfp_sure": r.mem.sure,

@@ -74,9 +74,9 @@ _NODES = (
     svg.Node("charge", "charge a batch", 1, 0, "choice"),
     svg.Node("over_limit", "over the limit", 2, 0),
     svg.Node("reclaim", "event max, reclaim", 2, 1),
-    svg.Node("drain", "drain all stocks", 1, 1),
+    svg.Node("drain", "drain all stocks", 1, 2),
     svg.Node("oom", "OOM killer", 2, 2),
-    svg.Node("done", "charged", 0, 3, "end"),
+    svg.Node("done", "charged", 0, 1, "end"),
     svg.Node("force", "charged, over the limit", 1, 3, "end"),
     svg.Node("nomem", "-ENOMEM", 2, 3, "end"),
 )
@@ -89,6 +89,7 @@ _EDGES = (
     svg.Edge("reclaim", "oom", "no retries left"),
     svg.Edge("oom", "nomem"),
     svg.Edge("oom", "force"),
+    svg.Edge("over_limit", "nomem", side="right"),
     svg.Edge("stock", "done"),
     svg.Edge("charge", "done"),
 )
@@ -167,7 +168,7 @@ def charge(p: SimpleNamespace) -> Iterator[Frame]:
         now = path[-1] if path else ""
         known = {n.id for n in _NODES}
         lit = [n for n in path if n in known]
-        d.add(svg.flow(_NODES, _EDGES, lit=lit, now=now if now in known else ""))
+        d.add(svg.flow(_NODES, _EDGES, margin=16, lit=lit, now=now if now in known else ""))
         top = max(p.limit, g.memory.usage) * 1.1
         d.add(svg.gauge(usage, [("memory.max", p.limit)], top=top, level_label="charged", y=d.bottom + 14))  # fmt: skip
         data = {"usage": usage, "max": p.limit, "events": list(g.memory_events)}
@@ -363,12 +364,12 @@ def throttle(p: SimpleNamespace) -> Iterator[Frame]:
         overage = mc.calculate_overage(high * per_mille // 1000, high)
         return min(mc.calculate_high_delay(hz, p.pages, overage), 2 * hz)
 
-    points = [(n / 10, wait(n) * 1000 / hz) for n in range(1000, 1251, 2)]
+    points = [(n / 10, wait(n) * 1000 / hz) for n in range(1000, 1201, 2)]
     here = wait(p.percent * 10)
     d = svg.Drawing()
     d.add(
         svg.lines([svg.Series("wait", points, "ink", step=True)], x_label="usage, % of memory.high", y_label="wait (ms)",
-                  rules=[("no sleep below", 10.0), ("2 s at most", 2000.0)], now=min(float(p.percent), 125.0), height=240)
+                  rules=[("no sleep below", 10.0), ("2 s at most", 2000.0)], now=min(float(p.percent), 120.0), height=240)
     )  # fmt: skip
     rows = [[f"{n} %", f"{mc.calculate_overage(high * n // 100, high):,}", wait(n * 10), f"{wait(n * 10) * 1000 // hz:,}"] for n in (101, 102, 105, 110, 117, 118)]  # fmt: skip
     d.add(svg.table(["usage", "overage (of 1,048,576)", "jiffies", "ms"], rows, right={1, 2, 3}, y=d.bottom + 10))  # fmt: skip

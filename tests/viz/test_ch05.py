@@ -213,6 +213,14 @@ def test_an_unlimited_stack_leaves_five_sixths_and_is_still_top_down():
     assert data["mmap_base"] == 0x155555556000 and data["next"] < data["mmap_base"]
 
 
+def test_the_stack_limit_and_the_legacy_layout_move_where_the_search_begins():
+    data = {f.mark: f.data for f in render("ch05.layout").frames}
+    assert list(data) == ["fixed", "stack 1 GiB", "unlimited", "legacy", "shuffled"]
+    assert data["stack 1 GiB"]["mmap_base"] == (1 << 47) - 4096 - (1 << 30) - (1 << 20)
+    assert data["unlimited"]["mmap_base"] == 0x155555556000 > data["unlimited"]["next"]
+    assert data["legacy"]["mmap_base"] == 0x2AAAAAAAB000 < data["legacy"]["next"]
+
+
 def test_the_heap_stays_with_the_program_at_level_one():
     one = last("ch05.layout", program="static", level="1").data
     two = last("ch05.layout", program="static", level="2").data

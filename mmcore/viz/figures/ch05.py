@@ -1080,17 +1080,25 @@ def _layout_drawing(mm: MmStruct, nxt: int, size: int) -> svg.Drawing:
     ),
 )  # fmt: skip
 def layout(p: SimpleNamespace) -> Iterator[Frame]:
-    """Yield the layout without and with randomisation."""
-    for mark, seed in (("fixed", 0), ("shuffled", p.seed)) if p.seed else (("fixed", 0),):
-        task = layout_of(p.program, seed, p.stack, p.legacy, int(p.level))
+    """Yield the layout without randomisation, with other stack limits, bottom-up, and with randomisation."""
+    cases = [("fixed", "nothing randomised", 0, p.stack, p.legacy)]
+    if p.stack == 8 and not p.legacy:
+        cases.append(("stack 1 GiB", "a stack limit of 1 GiB", 0, 1024, False))
+        cases.append(("unlimited", "an unlimited stack", 0, 0, False))
+        cases.append(("legacy", "vm.legacy_va_layout = 1", 0, 8, True))
+    if p.seed:
+        cases.append(("shuffled", f"seed {p.seed}", p.seed, p.stack, p.legacy))
+    for mark, how, seed, stack, legacy in cases:
+        task = layout_of(p.program, seed, stack, legacy, int(p.level))
         mm = task.mm
         parts = layout_parts(mm)
         nxt = mmap.get_unmapped_area(mm, None, 0, PG, 0, PRIVATE)
         stack_top = max(v.vm_end for v in mm.mm_mt)
         gap = stack_top - mm.mmap_base
-        how = f"seed {seed}" if seed else "nothing randomised"
+        if not how.startswith("vm."):
+            how = how[0].upper() + how[1:]
         text = (
-            f"**{how[0].upper() + how[1:]}: `mmap_base` is `{mm.mmap_base:x}`, {_far(gap)} below the top of the stack.** "
+            f"**{how}: `mmap_base` is `{mm.mmap_base:x}`, {_far(gap)} below the top of the stack.** "
             f"The heap begins at `{mm.start_brk:x}`; the next mapping goes to `{nxt:x}`."
         )
         alt = (

@@ -201,11 +201,58 @@ class Report:
         }
 
 
+def _of_one_moment(cap: Capture) -> tuple[Capture, str]:
+    """Return a capture with one /proc/zoneinfo, the sysctls that go with it, and which those are.
+
+    Between two of them sysctls may have been written. A pair belongs together if the zones' min marks
+    add up to min_free_kbytes; of several such pairs, the one recorded closest together.
+    """
+    zones = [i for i, s in enumerate(cap.sections) if s.command == "cat /proc/zoneinfo"]
+    sysctls = {i: n for i, s in enumerate(cap.sections) if (n := _min_free_of(s)) is not None}
+    if len(zones) < 2 or not sysctls:
+        return cap, ""
+
+    def rank(pair: tuple[int, int]) -> tuple[bool, int]:
+        return _misfit(cap.sections[pair[0]].text, sysctls[pair[1]]), abs(pair[0] - pair[1])
+
+    z, y = min(((z, y) for z in zones for y in sysctls), key=rank)
+    out = [*(i for i in zones if i != z), *(i for i in sysctls if i != y)]
+    kept = [s for i, s in enumerate(cap.sections) if i not in out]
+    one = Capture(cap.name, cap.header, kept, None)
+    return one, f"of several states, {cap.sections[z].name} beside {cap.sections[y].name}"
+
+
+def _min_free_of(section: capture.Section) -> int | None:
+    """Return min_free_kbytes if a section holds sysctls, else None."""
+    path = "/proc/sys/vm/min_free_kbytes"
+    match = re.search(rf"^{path} = (\d{{1,12}})$", section.text, re.MULTILINE)
+    if match is None and section.command == f"cat {path}":
+        match = re.match(r"(\d{1,12})$", section.text)
+    return int(match[1]) if match and not section.name.startswith("SOURCE ") else None
+
+
+def _misfit(text: str, min_free_kbytes: int) -> bool:
+    """Tell whether the min marks of the zones are not those of this min_free_kbytes."""
+    try:
+        zones = [z for z in zoneinfo.parse(text) if z.pages.get("managed")]
+    except ParseError:
+        return True
+    low = [z for z in zones if z.zone != "Movable"]
+    # Each zone's part is rounded down.
+    return not 0 <= (min_free_kbytes >> 2) - sum(z.pages.get("min", 0) for z in low) < len(low) + 1
+
+
 class Subject:
-    """A capture, with what several comparisons need of it made once."""
+    """A capture, with what several comparisons need of it made once.
+
+    :ivar cap: what was recorded of one state of the machine, if there are several
+    :ivar whole: all of it
+    :ivar moment: which state that is, in words, "" if there is but one
+    """
 
     def __init__(self, cap: Capture) -> None:
-        self.cap = cap
+        self.whole = cap
+        self.cap, self.moment = _of_one_moment(cap)
 
     def section(self, name: str) -> str:
         """Return the text of a section.
@@ -585,7 +632,9 @@ def _sweep(s: Subject) -> Result:
     if s.cap.file("/proc/zoneinfo") is None:
         sweep.parse_defaults(text)
         raise NotComparable("needs /proc/zoneinfo beside the sweep")
-    m = Machine.from_capture(s.cap)
+    m = Machine.from_capture(_before_the_sweep(s.cap, text))
+    if s.log is not None and re.search("^defaults", text, re.MULTILINE):
+        sweep.write_changed(m, sweep.parse_defaults(text))
     names = [*sweep.LINE_FIELDS, *(f"protection[{i}]" for i in range(5)), "batch"]
     result = Result()
     for tag, zone, model, kernel in sweep.sweep(m, text):
@@ -595,6 +644,15 @@ def _sweep(s: Subject) -> Result:
             if tag != "default" or s.log is not None or name not in MARKS:
                 result.add(f"{tag} {zone} {name}", mine, theirs)
     return result
+
+
+def _before_the_sweep(cap: Capture, text: str) -> Capture:
+    """Return a capture without sysctls that are not those which the sweep began with."""
+    if not re.search("^defaults", text, re.MULTILINE):
+        return cap
+    own = int(sweep.parse_defaults(text)["min_free_kbytes"])
+    kept = [section for section in cap.sections if _min_free_of(section) in (None, own)]
+    return Capture(cap.name, cap.header, kept, None)
 
 
 @_register(
@@ -907,7 +965,7 @@ def _cgroup_charges(s: Subject) -> Result:
 )
 def _texts(s: Subject) -> Result:
     result = Result()
-    for where, path, text in _texts_of(s.cap):
+    for where, path, text in _texts_of(s.whole):
         mine = TEXTS[path].render(TEXTS[path].parse(text)).split("\n")
         theirs = text.split("\n")
         for i in range(max(len(mine), len(theirs)) - 1):
@@ -1023,7 +1081,7 @@ def compare(source: str | Path | Capture, comparisons: list[Comparison] | None =
     cap = source if isinstance(source, Capture) else capture.load(source)
     subject = Subject(cap)
     outcomes = [_run(c, subject) for c in (COMPARISONS if comparisons is None else comparisons)]
-    notes = []
+    notes = [subject.moment] if subject.moment else []
     status = cap.header.get("status")
     if status not in (None, "ok"):
         notes.append(f"the recording did not finish (status: {status})")

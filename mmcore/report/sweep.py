@@ -22,6 +22,7 @@ __all__ = [
     "parse_defaults",
     "parse_lines",
     "sweep",
+    "write_changed",
     "zone_numbers",
 ]
 
@@ -117,6 +118,20 @@ def apply_setting(m: Machine, tag: str, defaults: dict[str, str] | None = None) 
     page_alloc.lowmem_reserve_ratio_sysctl_handler(m, True, ratios)
     fraction = int(values["percpu_pagelist_high_fraction"])
     page_alloc.percpu_pagelist_high_fraction_sysctl_handler(m, True, fraction)
+
+
+def write_changed(m: Machine, values: dict[str, str]) -> None:
+    """Write those sysctls that were not what the machine has when the sweep began."""
+    if int(values["min_free_kbytes"]) != m.min_free_kbytes:
+        page_alloc.min_free_kbytes_sysctl_handler(m, True, int(values["min_free_kbytes"]))
+    if (factor := int(values["watermark_scale_factor"])) != m.watermark_scale_factor:
+        page_alloc.watermark_scale_factor_sysctl_handler(m, True, factor)
+    if (
+        fraction := int(values["percpu_pagelist_high_fraction"])
+    ) != m.percpu_pagelist_high_fraction:
+        page_alloc.percpu_pagelist_high_fraction_sysctl_handler(m, True, fraction)
+    ratios = [int(n) for n in values["lowmem_reserve_ratio"].split("_")]
+    page_alloc.lowmem_reserve_ratio_sysctl_handler(m, True, ratios)
 
 
 def sweep(m: Machine, text: str) -> list[SweepRow]:

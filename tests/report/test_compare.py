@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from mmcore.__main__ import main
 from mmcore.errors import MMError, UsageError
 from mmcore.machine import Machine
+from mmcore.mm.mmzone import for_each_populated_zone
 from mmcore.proc import capture
 from mmcore.report import compare as c
+from mmcore.report import sweep
 from mmcore.report.alloctrace import Replay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -430,3 +432,35 @@ def test_distances_that_are_not_recorded_took_a_page_all_the_same(name: str) -> 
     cap.sections = [s for s in cap.sections if s.name != "nodes"]
     report = c.compare(cap, c.select(["boot-lines", "zones"]))
     assert [o.outcome for o in report.outcomes] == ["equal", "equal"]
+
+
+def test_of_several_states_the_one_that_goes_with_the_sysctls_is_compared() -> None:
+    cap = capture.load("n1-1g/physical")
+    now = next(s for s in cap.sections if s.name == "zoneinfo")
+    other = re.sub(r"^        min      \d+$", "        min      7", now.text, flags=re.MULTILINE)
+    cap.sections.insert(0, capture.Section("before", now.command, "0", other, 1))
+    report = c.compare(cap)
+    assert outcome(report, "watermarks").outcome == "equal"
+    assert c.exit_status([report]) == 0
+    assert "of several states, zoneinfo beside sysctl_vm" in report.notes
+    cap.sections.append(cap.sections.pop(0))
+    assert outcome(c.compare(cap), "watermarks").outcome == "equal"
+
+
+def test_a_sweep_begins_with_the_sysctls_that_it_names() -> None:
+    cap = capture.load("n1-1g/watermarks")
+    late = "/proc/sys/vm/min_free_kbytes = 1234\n/proc/sys/vm/watermark_scale_factor = 77"
+    cap.sections.append(capture.Section("late", "vals /proc/sys/vm/*", "0", late, 1))
+    report = c.compare(cap, c.select(["sysctl-sweep"]))
+    assert outcome(report, "sysctl-sweep").outcome == "equal"
+
+
+def test_sysctls_written_before_a_sweep() -> None:
+    a, b = (Machine.from_capture(capture.load("n4-1g/physical")) for _ in range(2))
+    values = dict(sweep.DEFAULTS) | {"min_free_kbytes": "3456", "watermark_scale_factor": "300"}
+    values |= {"lowmem_reserve_ratio": "11_7_5_0_0", "percpu_pagelist_high_fraction": "13"}
+    sweep.write_changed(a, values)
+    sweep.apply_setting(b, "x=1", values)
+    mine, theirs = ([sweep.zone_numbers(z) for z in for_each_populated_zone(m)] for m in (a, b))
+    assert mine == theirs
+    assert a.min_free_kbytes == 3456 and a.percpu_pagelist_high_fraction == 13

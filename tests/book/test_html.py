@@ -28,6 +28,13 @@ def test_every_chapter_file_is_in_the_contents() -> None:
     assert there == set(PAGES)
 
 
+def test_the_readme_says_which_chapters_are_complete() -> None:
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    complete = {int(number) for number, state in rows if state == "complete"}
+    assert len(rows) == 21
+    assert complete == {int(page.split("/")[1][:2]) for page in CHAPTERS}
+
+
 def test_every_cell_was_executed_and_is_shown(html: Path) -> None:
     problems = check_book.check_outputs(html, PAGES, html.parent / "executed")
     assert not problems, listed(problems)

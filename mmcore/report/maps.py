@@ -417,7 +417,7 @@ class MapsReport:
             state = f"{limit - n:,} below the limit"
         if not self.given and n > limit + 1:
             state = "more than the default limit allows"
-        tail = f"; {len(largest.members):,} ({share:.0f}%) are {largest.what}"
+        tail = f"; {len(largest.members):,} ({share:.1f}%) are {largest.what}"
         return f"{n:,} mapping{'s' * (n != 1)}, {state}{tail if share >= 50 or n > 1000 else ''}."
 
     def _limit(self) -> list[str]:

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
-from bench import vma
+from bench import memcg, vma
 from bench.live import live
 from bench.measure import best, c_buddy, memory_of, mixed_script
 from bench.row import Row
@@ -194,4 +194,5 @@ CASES: dict[str, Callable[[bool], Iterator[Row]]] = {
     "faults": vma.faults,
     "mappings": vma.mappings,
     "forks": vma.forks,
+    "memcg": memcg.memcg,
 }

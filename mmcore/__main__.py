@@ -349,6 +349,32 @@ def cmd_compare(args: argparse.Namespace) -> int:
     return status
 
 
+def cmd_oom_score(args: argparse.Namespace) -> int:
+    """Recompute /proc/PID/oom_score of this machine, and say whom the OOM killer would choose now.
+
+    Scores follow from resident memory, swap, page tables and oom_score_adj alone; what the kernel
+    shows stands beside. --pid P --adj N asks how process P would stand with that adjustment.
+    """
+    import json
+
+    from mmcore.errors import UsageError
+    from mmcore.report import oom_score
+
+    try:
+        if (args.pid is None) != (args.adj is None):
+            raise UsageError("--pid and --adj go together")
+        system = oom_score.read_proc(args.proc)
+        rows = oom_score.table(system, {} if args.pid is None else {args.pid: args.adj})
+    except UsageError as err:
+        print(f"mmcore oom-score: {err}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps({"total_pages": system.totalpages, "rows": oom_score.to_dict(rows)}))
+    else:
+        print("\n".join(oom_score.lines(system, rows, args.top)))
+    return 0
+
+
 def cmd_version(args: argparse.Namespace) -> int:
     """Print the version."""
     print(f"mmcore {__version__}, a model of Linux 6.12 (stable series, 6.12.117), x86-64")
@@ -456,6 +482,14 @@ def _parser() -> argparse.ArgumentParser:
         "--proc", choices=("zoneinfo", "buddyinfo", "meminfo"), help="print a /proc file instead"
     )
     _add_tools(command)
+    sub = command(
+        "oom-score", cmd_oom_score, "rank this machine's processes as the OOM killer does"
+    )
+    sub.add_argument("--pid", type=int, metavar="P", help="process whose adjustment is assumed")
+    sub.add_argument("--adj", type=int, metavar="N", help="oom_score_adj to assume, -1000 to 1000")
+    sub.add_argument("--top", type=int, default=15, metavar="N", help="rows (default: 15)")
+    sub.add_argument("--proc", default="/proc", metavar="DIR", help="procfs, or a copy of it")
+    sub.add_argument("--json", action="store_true", help="print JSON instead")
     sub = command("compare", cmd_compare, "hold the model against a real kernel's capture or /proc")
     sub.add_argument(
         "files",

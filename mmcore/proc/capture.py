@@ -246,7 +246,7 @@ def find(name: str) -> Path:
             path = folder / (name + suffix)
             if path.exists():
                 return path
-        if folder.is_dir():
+        if folder.is_dir() and str(folder) not in tried:
             tried.append(str(folder))
     raise UsageError(
         f"no capture {name!r}; looked in {', '.join(tried) or 'no folder: none exists'} "

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from mmcore.mm.mmzone import PgData
     from mmcore.mm.swap import CpuFbatches
+    from mmcore.mm.vmscan import Shrinker
     from mmcore.proc.capture import Capture
     from mmcore.proc.memblock_log import Replay
     from mmcore.proc.zoneinfo import ZoneInfo
@@ -109,6 +110,8 @@ class Machine:
         # mm/swap.c, mm/vmscan.c
         self.cpu_fbatches: dict[int, CpuFbatches] = {}
         self.swap = SwapState()
+        self.vm_swappiness = 60
+        self.shrinkers: list[Shrinker] = []
         self.lru_gen_caps = 7 if self.config.LRU_GEN else 0  # /sys/kernel/mm/lru_gen/enabled
 
         # arch/x86/mm, mm/memory.c, mm/huge_memory.c, kernel/fork.c

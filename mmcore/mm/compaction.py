@@ -10,7 +10,15 @@ from mmcore.mm.mm_types import Page
 from mmcore.mm.mmzone import NR_PAGE_ORDERS, Zone, pageblock_end_pfn, zone_spans_pfn
 from mmcore.mm.page_flags import PAGE_TYPE_BUDDY
 
-__all__ = ["isolate_freepages_range", "release_free_list"]
+__all__ = ["compact_gap", "isolate_freepages_range", "release_free_list"]
+
+
+def compact_gap(order: int) -> int:
+    """Return the pages that must be free besides for compaction to have room: twice the block.
+
+    Mirrors include/linux/compaction.h:compact_gap().
+    """
+    return 2 << order
 
 
 def _isolate_freepages_block(

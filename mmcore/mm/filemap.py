@@ -18,7 +18,7 @@ from mmcore.arch.x86.pgtable import pmd_none, pmd_trans_huge, pte_none, pte_unma
 from mmcore.config import PAGE_SHIFT
 from mmcore.errors import KernelBug, UsageError
 from mmcore.mm import gfp as gfp_
-from mmcore.mm import memory, page_alloc, swap
+from mmcore.mm import memory, page_alloc, swap, workingset
 from mmcore.mm.mm import (
     FAULT_FLAG_RETRY_NOWAIT,
     FAULT_FLAG_TRIED,
@@ -76,6 +76,7 @@ class AddressSpace:
 
     :ivar i_size: size of the file in bytes
     :ivar i_pages: page index -> folio; what is not there is not cached
+    :ivar i_shadows: page index -> what reclaim left when it took the page
     :ivar swapbacked: memory of shmem or tmpfs, whose "disk" is swap
     :ivar ra_pages: pages that one readahead reads (128 KiB by default)
     :ivar i_mmap: the VMAs that map it, in order of insertion (an interval tree in the kernel)
@@ -95,6 +96,7 @@ class AddressSpace:
     name: str = ""
     swapbacked: bool = False
     i_pages: dict[int, Folio] = field(default_factory=dict, repr=False)
+    i_shadows: dict[int, int] = field(default_factory=dict, repr=False)
     gfp_mask: int = gfp_.GFP_HIGHUSER_MOVABLE
     ra_pages: int = 32
     i_mmap: dict[VmAreaStruct, None] = field(default_factory=dict, repr=False)
@@ -197,6 +199,9 @@ def filemap_add_folio(m: Machine, mapping: AddressSpace, index: int) -> Folio | 
     folio.mapping = mapping
     folio.index = index
     mapping.i_pages[index] = folio
+    shadow = mapping.i_shadows.pop(index, None)
+    if shadow is not None:
+        workingset.workingset_refault(folio, shadow)
     swap.folio_add_lru(folio)
     return folio
 
@@ -238,6 +243,8 @@ def truncate_setsize(m: Machine, mapping: AddressSpace, newsize: int) -> None:
         memory.unmap_mapping_pages(m, mapping, hole, 0, True)
         for index in sorted(i for i in mapping.i_pages if i >= hole):
             filemap_remove_folio(mapping, mapping.i_pages[index])
+        for index in [i for i in mapping.i_shadows if i >= hole]:
+            del mapping.i_shadows[index]
 
 
 def populate(m: Machine, mapping: AddressSpace, first: int, nr_pages: int) -> None:

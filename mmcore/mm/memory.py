@@ -7,7 +7,7 @@ follow it. `race_point()` marks the places where a scripted actor may step in.
 
 Simplified: pages have no contents, so nothing is zeroed or copied; no memory cgroups, no MMU
 notifiers, no userfaultfd, no hugetlb, no PUD-sized pages, no NUMA hinting beyond making the entry
-accessible again. Swap devices and the swap cache are chapter 4's, copy-on-write in depth chapter 5's.
+accessible again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,19 @@ from mmcore.cint import ALIGN_DOWN, ULONG_MAX
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EAGAIN, EINVAL, ENOMEM, KernelBug, UsageError
 from mmcore.mm import gfp as gfp_
-from mmcore.mm import huge_memory, mmap, mmu_gather, page_alloc, rmap, swap, swapops
+from mmcore.mm import (
+    huge_memory,
+    memcontrol,
+    mmap,
+    mmu_gather,
+    page_alloc,
+    rmap,
+    swap,
+    swap_state,
+    swapfile,
+    swapops,
+    workingset,
+)
 from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
     FAULT_FLAG_INSTRUCTION,
@@ -86,6 +98,7 @@ from mmcore.mm.mm import (
     VM_FAULT_SIGBUS,
     VM_FAULT_SIGSEGV,
     VM_GROWSDOWN,
+    VM_LOCKED,
     VM_MAYSHARE,
     VM_MAYWRITE,
     VM_MIXEDMAP,
@@ -815,16 +828,9 @@ def handle_pte_marker(vmf: VmFault) -> int:
 def do_swap_page(vmf: VmFault) -> int:
     """Fault on an entry that is neither empty nor a mapping.
 
-    A swapped page comes back into a new folio, as from a synchronous device.
-
-    Simplified: the swap cache, readahead and the slot's use count are chapter 4's; ``m.paging``
-    has no swap device, the entry's slot is forgotten.
-
     Mirrors mm/memory.c:do_swap_page().
     """
-    vma = vmf.vma
-    mm = vma.vm_mm
-    m = _machine(mm)
+    m = _machine(vmf.vma.vm_mm)
     entry = swapops.pte_to_swp_entry(vmf.orig_pte)
     if swapops.non_swap_entry(entry):
         if swapops.is_migration_entry(entry):
@@ -836,6 +842,129 @@ def do_swap_page(vmf: VmFault) -> int:
         if swapops.swp_type(entry) == swapops.SWP_HWPOISON:
             return VM_FAULT_HWPOISON
         return VM_FAULT_SIGBUS
+    if not m.swap.swap_info:
+        return _swap_page_of_no_area(vmf)
+    si = swapfile.swp_swap_info(m, entry)
+    if si is None or swapops.swp_offset(entry) >= si.max:
+        return 0
+    ret = 0
+    direct = False
+    folio = swap_state.swap_cache_get_folio(m, entry, vmf.vma, vmf.address)
+    if folio is None:
+        direct = bool(
+            si.flags & swapfile.SWP_SYNCHRONOUS_IO and swapfile.swap_swapcount(m, entry) == 1
+        )
+        if direct:
+            folio = _swapin_direct(vmf, entry)
+        else:
+            folio = swap_state.swapin_readahead(m, entry, gfp_.GFP_HIGHUSER_MOVABLE, vmf)
+        if folio is None:
+            unchanged = _lock_pte(vmf, vmf.address) is not None and not vmf_pte_changed(vmf)
+            if vmf.pte is not None:
+                _unlock_pte(vmf)
+            return VM_FAULT_OOM if unchanged else 0
+        ret = VM_FAULT_MAJOR
+        m.vm_event[PGMAJFAULT] += 1
+    ret |= _map_swapped_page(vmf, entry, folio, direct)
+    if direct:
+        swapfile.swapcache_clear(m, si, entry, 1)
+    return ret
+
+
+def _swapin_direct(vmf: VmFault, entry: int) -> Folio | None:
+    """Read a slot that only one entry names without the swap cache; the folio comes back locked.
+
+    Simplified: single pages.
+
+    Mirrors mm/memory.c:alloc_swap_folio().
+    """
+    m = _machine(vmf.vma.vm_mm)
+    _step(vmf, "do_swap_page", "read from swap, past the cache")
+    folio = vma_alloc_folio(gfp_.GFP_HIGHUSER_MOVABLE, 0, vmf.vma, vmf.address)
+    if folio is None:
+        return None
+    if not memcontrol.mem_cgroup_disabled(m) and memcontrol.mem_cgroup_swapin_charge_folio(
+        folio, vmf.vma.vm_mm, gfp_.GFP_KERNEL, entry
+    ):
+        swap.folio_put(folio)
+        return None
+    folio.flags |= _LOCKED | 1 << PG_swapbacked
+    if swapfile.swapcache_prepare(m, entry, 1):
+        raise KernelBug(f"slot {swapops.swp_offset(entry)} is cached and was not found")
+    shadow = swap_state.get_shadow_from_swap_cache(m, entry)
+    if shadow is not None:
+        workingset.workingset_refault(folio, shadow)
+    swap.folio_add_lru(folio)
+    swap_state.swap_read_folio(folio)
+    return folio
+
+
+def should_try_to_free_swap(folio: Folio, vma: VmAreaStruct, fault_flags: int) -> bool:
+    """Tell whether the slot of a page that is back in memory should be given back.
+
+    Mirrors mm/memory.c:should_try_to_free_swap().
+    """
+    if not folio.flags >> PG_swapcache & 1:
+        return False
+    if memcontrol.mem_cgroup_swap_full(folio) or vma.vm_flags & VM_LOCKED:
+        return True
+    wants = fault_flags & FAULT_FLAG_WRITE != 0
+    return wants and folio._refcount == 1 + folio_nr_pages(folio)
+
+
+def _map_swapped_page(vmf: VmFault, entry: int, folio: Folio, direct: bool) -> int:
+    """Map a page that is back from swap, and take the entry's use from its slot."""
+    vma = vmf.vma
+    mm = vma.vm_mm
+    m = _machine(mm)
+    folio.flags |= _LOCKED
+    if vmf.flags & FAULT_FLAG_WRITE and not direct and not folio.flags >> PG_lru & 1:
+        swap.lru_add_drain(m)
+    if _lock_pte(vmf, vmf.address) is None or vmf_pte_changed(vmf):
+        if vmf.pte is not None:
+            _unlock_pte(vmf)
+        folio.flags &= ~_LOCKED
+        swap.folio_put(folio)
+        return 0
+    assert vmf.pte is not None
+    page = folio if direct else pfn_to_page(m, folio.pfn + entry - folio.private)
+    exclusive = pg.pte_swp_exclusive(vmf.orig_pte) or direct
+    swapfile.swap_free_nr(m, entry)
+    if should_try_to_free_swap(folio, vma, vmf.flags):
+        swapfile.folio_free_swap(folio)
+    add_mm_counter(mm, MM_ANONPAGES, 1)
+    add_mm_counter(mm, MM_SWAPENTS, -1)
+    pte = pfn_pte(page.pfn, vma.vm_page_prot)
+    if pg.pte_swp_soft_dirty(vmf.orig_pte):
+        pte = pg.pte_mksoft_dirty(pte)
+    rmap_flags = rmap.RMAP_NONE
+    if exclusive or folio._refcount == 1:
+        if vma.vm_flags & VM_WRITE:
+            pte = pte_mkwrite(pte, vma)
+            if vmf.flags & FAULT_FLAG_WRITE:
+                pte = pte_mkdirty(pte)
+                vmf.flags &= ~FAULT_FLAG_WRITE
+        rmap_flags = rmap.RMAP_EXCLUSIVE
+    vmf.orig_pte = pte
+    if not rmap.folio_test_anon(folio):
+        rmap.folio_add_new_anon_rmap(folio, vma, vmf.address, rmap_flags)
+    else:
+        rmap.folio_add_anon_rmap_ptes(folio, page, 1, vma, vmf.address, rmap_flags)
+    set_ptes(mm, vmf.address, vmf.pte, pte, 1)
+    folio.flags &= ~_LOCKED
+    _step(vmf, "do_swap_page", "back from swap" + (", exclusive" if rmap_flags else ""))
+    if vmf.flags & FAULT_FLAG_WRITE:
+        ret = do_wp_page(vmf)
+        return ret & VM_FAULT_ERROR or ret
+    _unlock_pte(vmf)
+    return 0
+
+
+def _swap_page_of_no_area(vmf: VmFault) -> int:
+    """Give a page back whose entry was written by hand: the machine has no swap area to read from."""
+    vma = vmf.vma
+    mm = vma.vm_mm
+    m = _machine(mm)
     _step(vmf, "do_swap_page", "read from swap")
     ret = vmf_anon_prepare(vmf)
     if ret:
@@ -919,7 +1048,13 @@ def wp_can_reuse_anon_folio(folio: Folio, vma: VmAreaStruct) -> bool:
         swap.lru_add_drain(_machine(vma.vm_mm))
     if folio._refcount > 1 + (folio.flags >> PG_swapcache & 1):
         return False
-    if folio.flags & _LOCKED or folio._refcount != 1:
+    if folio.flags & _LOCKED:
+        return False
+    folio.flags |= _LOCKED
+    if folio.flags >> PG_swapcache & 1:
+        swapfile.folio_free_swap(folio)
+    folio.flags &= ~_LOCKED
+    if folio._refcount != 1:
         return False
     rmap.folio_move_anon_rmap(folio, vma)
     return True
@@ -1429,8 +1564,6 @@ def copy_pte_range(
 ) -> int:
     """Copy the entries of one page table: 0 or -ENOMEM.
 
-    Simplified: swap entries are copied without a use count of the slot (chapter 4).
-
     Mirrors mm/memory.c:copy_pte_range().
     """
     dst_mm = dst_vma.vm_mm
@@ -1453,6 +1586,8 @@ def copy_pte_range(
                 if ret:
                     break
         elif not swapops.non_swap_entry(swapops.pte_to_swp_entry(pte)):
+            if _machine(dst_mm).swap.swap_info:
+                swapfile.swap_duplicate(_machine(dst_mm), swapops.pte_to_swp_entry(pte))
             if pg.pte_swp_exclusive(pte):
                 pte = src[0][i] = pg.pte_swp_clear_exclusive(pte)
             dst[0][i] = pte
@@ -1566,6 +1701,8 @@ def zap_pte_range(
                 if not even_cows:
                     continue
                 rss[MM_SWAPENTS] -= 1
+                if _machine(mm).swap.swap_info:
+                    swapfile.free_swap_and_cache(_machine(mm), entry)
             elif swapops.is_migration_entry(entry):
                 folio = page_folio(pfn_to_page(_machine(mm), swapops.swp_offset_pfn(entry)))
                 rss[mm_counter(folio)] -= 1

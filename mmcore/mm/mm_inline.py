@@ -454,19 +454,26 @@ def validate_lruvec(lruvec: Lruvec, seen: dict[int, Folio]) -> dict[tuple[int, i
     found: dict[tuple[int, int], int] = {}
     for (_, lru, zid), n in sums.items():
         found[lru, zid] = found.get((lru, zid), 0) + n
+    by_gen: dict[tuple[int, int, int], int] = {}
     for kind in range(2):
         nr_gens = gen_.max_seq - gen_.min_seq[kind] + 1
         if not MIN_NR_GENS <= nr_gens <= MAX_NR_GENS:
             raise KernelBug(f"{nr_gens} generations of type {kind}")
         for gen in range(MAX_NR_GENS):
             for zid in range(MAX_NR_ZONES):
-                sums = {}
-                _check_list(gen_.folios[gen][kind][zid], ("gen", gen, kind, None), seen, sums)
-                n = sums.pop(("gen", gen, kind, zid), 0)
-                if sums or n != gen_.nr_pages[gen][kind][zid]:
+                head = gen_.folios[gen][kind][zid]
+                _check_list(head, ("gen", gen, kind, None), seen, {})
+                for folio in head:  # a folio that was found young lies in its old list for a while
+                    key = (folio_lru_gen(folio), kind, folio.zone.zone_idx)
+                    by_gen[key] = by_gen.get(key, 0) + folio_nr_pages(folio)
+    for gen in range(MAX_NR_GENS):
+        for kind in range(2):
+            for zid in range(MAX_NR_ZONES):
+                n = by_gen.get((gen, kind, zid), 0)
+                if n != gen_.nr_pages[gen][kind][zid]:
                     raise KernelBug(f"generation slot {gen} type {kind} zone {zid}: {n} pages")
-                key = (kind * 2 + lru_gen_is_active(lruvec, gen), zid)
-                found[key] = found.get(key, 0) + n
+                at = (kind * 2 + lru_gen_is_active(lruvec, gen), zid)
+                found[at] = found.get(at, 0) + n
     return found
 
 

@@ -16,7 +16,7 @@ from mmcore.arch.x86 import tlb as tlb_
 from mmcore.arch.x86.tlb import TLB_FLUSH_ALL
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import KernelBug
-from mmcore.mm import rmap, swap
+from mmcore.mm import rmap, swap, swap_state
 from mmcore.mm.mm import VM_MIXEDMAP, VM_PFNMAP, MmStruct, VmAreaStruct
 from mmcore.mm.mm_types import page_folio
 
@@ -282,6 +282,7 @@ def tlb_flush_mmu(tlb: MmuGather) -> None:
             if isinstance(page, pg.PageTable):
                 pg.pagetable_free(page)
             else:
+                swap_state.free_swap_cache(page_folio(page))
                 swap.folio_put(page_folio(page), nr)
     tlb.batches = [[]]
     tlb.nr = [0]

@@ -9,20 +9,26 @@ out, because one task runs at a time; no mlock, no KSM and no deferred split que
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmcore.config import PAGE_SHIFT
 from mmcore.errors import EBUSY, EFAULT, KernelBug
 from mmcore.mm.mm import (
+    MM_ANONPAGES,
+    MM_SWAPENTS,
     VM_DROPPABLE,
+    VM_LOCKED,
+    VM_RAND_READ,
+    VM_SEQ_READ,
     AnonVma,
     AnonVmaChain,
     VmAreaStruct,
+    add_mm_counter,
     linear_page_index,
     vma_pages,
 )
 from mmcore.mm.mm_types import Folio, Page, folio_nr_pages
-from mmcore.mm.page_flags import PG_anon_exclusive, PG_swapbacked
+from mmcore.mm.page_flags import PG_anon_exclusive, PG_dirty, PG_swapbacked
 from mmcore.mm.vmstat import (
     NR_ANON_MAPPED,
     NR_ANON_THPS,
@@ -66,11 +72,13 @@ __all__ = [
     "folio_mapcount",
     "folio_maybe_dma_pinned",
     "folio_move_anon_rmap",
+    "folio_referenced",
     "folio_remove_rmap_pmd",
     "folio_remove_rmap_ptes",
     "folio_test_anon",
     "folio_try_dup_anon_rmap_ptes",
     "page_mapcount",
+    "try_to_unmap",
 ]
 
 # mm/internal.h
@@ -635,3 +643,146 @@ def folio_move_anon_rmap(folio: Folio, vma: VmAreaStruct) -> None:
     Mirrors mm/rmap.c:folio_move_anon_rmap().
     """
     folio.mapping = vma.anon_vma
+
+
+# --- what reclaim asks of the mappings --------------------------------------------------------
+
+
+def _mapped_ptes(folio: Folio, vma: VmAreaStruct) -> Iterator[tuple[int, Page, Any, int]]:
+    """Yield (address, page, entry's place, level) for each entry of @vma that maps a page of @folio.
+
+    Mirrors mm/page_vma_mapped.c:page_vma_mapped_walk().
+    """
+    from mmcore.arch.x86 import pgtable as pg
+    from mmcore.mm.mm_types import pfn_to_page
+
+    m = folio.zone.machine
+    first = max(folio.index, vma.vm_pgoff)
+    last = min(folio.index + folio_nr_pages(folio), vma.vm_pgoff + vma_pages(vma))
+    for index in range(first, last):
+        address = vma.vm_start + ((index - vma.vm_pgoff) << PAGE_SHIFT)
+        pfn = folio.pfn + index - folio.index
+        ptep, level = pg.lookup_address(vma.vm_mm, address)
+        if ptep is None or not pg.pte_present(ptep[0][ptep[1]]):
+            continue
+        entry = ptep[0][ptep[1]]
+        if level == 2:
+            if pg.pmd_pfn(entry) == folio.pfn and pfn == folio.pfn:
+                yield address, folio, ptep, level
+        elif pg.pte_pfn(entry) == pfn:
+            yield address, folio if pfn == folio.pfn else pfn_to_page(m, pfn), ptep, level
+
+
+def folio_referenced(folio: Folio, memcg: Any) -> tuple[int, int]:
+    """Count the VMAs through which @folio was accessed, and forget the accesses.
+
+    :param memcg: ask only address spaces of this group and those below it; None for all
+    :return: (how many; -1: only a dying process uses it, flags of those VMAs); VM_LOCKED alone if it
+        is locked in memory
+
+    Simplified: a folio found in a locked VMA is reported, not moved to the unevictable ones.
+
+    Mirrors mm/rmap.c:folio_referenced().
+    """
+    from mmcore.arch.x86 import pgtable as pg
+    from mmcore.mm import memory, mm_inline, vmscan
+
+    m = folio.zone.machine
+    if not folio_mapcount(folio) or folio.mapping is None:
+        return 0, 0
+    found = [0, 0]
+
+    def folio_referenced_one(vma: VmAreaStruct, _address: int) -> bool:
+        if vma.vm_flags & (VM_SEQ_READ | VM_RAND_READ):
+            return True
+        if memcg is not None and not vmscan.mm_match_cgroup(vma.vm_mm, memcg):
+            return True
+        referenced = 0
+        for address, _page, ptep, level in _mapped_ptes(folio, vma):
+            if vma.vm_flags & VM_LOCKED:
+                found[:] = [0, VM_LOCKED]
+                return False
+            dying = not vma.vm_mm.mm_users or memory.check_stable_address_space(vma.vm_mm)
+            if dying and folio_test_anon(folio) and folio_mapcount(folio) == 1:
+                found[0] = -1
+                return False
+            if mm_inline.lru_gen_enabled(m) and level == 1:
+                referenced += vmscan.lru_gen_look_around(folio, vma, address, ptep)
+            elif pg.pte_young(ptep[0][ptep[1]]):
+                ptep[0][ptep[1]] = pg.pte_mkold(ptep[0][ptep[1]])
+                referenced += 1
+        if referenced:
+            found[0] += 1
+            found[1] |= vma.vm_flags & ~VM_LOCKED
+        return True
+
+    rmap_walk(folio, folio_referenced_one)
+    return found[0], found[1]
+
+
+def try_to_unmap(folio: Folio) -> None:
+    """Take down all mappings of a locked folio; anonymous ones become swap entries.
+
+    The folio stays mapped where it is locked in memory, pinned, or lazily freed and written since.
+
+    Simplified: TLB flushes are not put off to the end of a batch; no userfaultfd, no poison.
+
+    Mirrors mm/rmap.c:try_to_unmap().
+    """
+    from mmcore.mm import huge_memory
+
+    def try_to_unmap_one(vma: VmAreaStruct, _address: int) -> bool:
+        if vma.vm_flags & VM_LOCKED:
+            return not any(True for _ in _mapped_ptes(folio, vma))
+        for address, _page, ptep, level in list(_mapped_ptes(folio, vma)):
+            if level == 2:
+                huge_memory.split_huge_pmd(vma, ptep, address)
+        return all(
+            _unmap_pte(folio, page, vma, address, ptep)
+            for address, page, ptep, _level in list(_mapped_ptes(folio, vma))
+        )
+
+    rmap_walk(folio, try_to_unmap_one)
+
+
+def _unmap_pte(folio: Folio, page: Page, vma: VmAreaStruct, address: int, ptep: Any) -> bool:
+    """Take down one entry; False if it must stay.
+
+    Mirrors mm/rmap.c:try_to_unmap_one().
+    """
+    from mmcore.arch.x86 import pgtable as pg
+    from mmcore.mm import memory, swap, swapfile, swapops
+
+    mm, m = vma.vm_mm, folio.zone.machine
+    exclusive = folio_test_anon(folio) and PageAnonExclusive(page)
+    pteval = memory.ptep_clear_flush(vma, address, ptep)
+    if pg.pte_dirty(pteval):
+        folio.flags |= 1 << PG_dirty
+    if not folio_test_anon(folio):
+        add_mm_counter(mm, memory.mm_counter_file(folio), -1)
+    elif not folio.flags >> PG_swapbacked & 1:  # lazily freed
+        clean = not folio.flags >> PG_dirty & 1 or vma.vm_flags & VM_DROPPABLE
+        if folio._refcount != 1 + folio_mapcount(folio) or not clean:
+            ptep[0][ptep[1]] = pteval
+            folio.flags |= 1 << PG_swapbacked
+            return False
+        add_mm_counter(mm, MM_ANONPAGES, -1)
+    else:
+        if exclusive and folio_maybe_dma_pinned(folio):
+            ptep[0][ptep[1]] = pteval
+            return False
+        entry = folio.private + page.pfn - folio.pfn
+        swapfile.swap_duplicate(m, entry)
+        if exclusive:
+            ClearPageAnonExclusive(page)
+        add_mm_counter(mm, MM_ANONPAGES, -1)
+        add_mm_counter(mm, MM_SWAPENTS, 1)
+        swp_pte = swapops.swp_entry_to_pte(entry)
+        if exclusive:
+            swp_pte = pg.pte_swp_mkexclusive(swp_pte)
+        if pg.pte_soft_dirty(pteval):
+            swp_pte = pg.pte_swp_mksoft_dirty(swp_pte)
+        ptep[0][ptep[1]] = swp_pte
+    folio_remove_rmap_ptes(folio, page, 1, vma)
+    swap.folio_put(folio)
+    return True

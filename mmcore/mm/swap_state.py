@@ -28,7 +28,6 @@ from mmcore.mm.swapops import swp_entry, swp_offset, swp_type
 from mmcore.mm.vmstat import (
     NR_FILE_PAGES,
     NR_SWAPCACHE,
-    NR_VMSCAN_WRITE,
     PSWPIN,
     PSWPOUT,
     SWAP_RA,
@@ -177,7 +176,6 @@ def swap_writepage(folio: Folio) -> None:
     folio.flags &= ~(1 << PG_dirty)
     if not swapfile.folio_free_swap(folio):
         folio.zone.machine.vm_event[PSWPOUT] += folio_nr_pages(folio)
-        folio.zone.zone_pgdat.vm_stat[NR_VMSCAN_WRITE] += folio_nr_pages(folio)
     folio.flags &= ~_LOCKED
 
 

@@ -482,7 +482,7 @@ def _scan(m: Machine, si: SwapInfoStruct, offset: int, scan_base: int, patience:
     for at in order:
         patience.one_more()
         if not si.swap_map[at] or (vm_swap_full(m) and si.swap_map[at] == SWAP_HAS_CACHE):
-            return at
+            return int(at)
     return 0
 
 

@@ -433,7 +433,7 @@ class MapsReport:
             f"Limit {limit:,} ({where}): mmap() and brk() may make {self.new:,} more; calls for a part of a "
             f"mapping (mprotect(), munmap(), madvise() ...) may split {self.splits:,} more times; "
             f"mremap() moves {'while' if moves else 'nothing until'} there are fewer than {limit - 3:,}. "
-            "Then ENOMEM, however much memory is free."
+            "Then ENOMEM (pthread_create(): EAGAIN), however much memory is free."
         ]
 
     def _groups(self) -> list[str]:

@@ -262,7 +262,7 @@ _BRACKETS = {
     "[vsyscall]": "vsyscall",
     "[vectors]": "vsyscall",
 }
-_SHARED = ("/dev/shm/", "/SYSV", "/memfd:", "/dev/zero")
+_SHARED = ("/dev/shm/", "/dev/ashmem", "/SYSV", "/memfd:", "/dev/zero")
 _DEVICE = ("/dev/", "anon_inode:", "socket:", "/dmabuf", "/drm mm", "/i915")
 
 

@@ -257,6 +257,7 @@ def test_why_each_mapping_is_there() -> None:
         "/memfd:pulse (deleted)": "shared memory",
         "/dev/zero (deleted)": "shared memory",
         "/anon_hugepage (deleted)": "huge pages",
+        "/dev/ashmem/dalvik-main space (deleted)": "shared memory",
         "/dev/nvidia0": "device",
         "anon_inode:[io_uring]": "device",
         "/usr/share/x.mo": "file",

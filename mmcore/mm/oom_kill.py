@@ -1,6 +1,6 @@
 """The OOM killer: whom it chooses, what it prints, what happens then.
 
-Mirrors mm/oom_kill.c, and of mm/memcontrol.c what the killer asks of a cgroup. It works on plain records,
+Mirrors mm/oom_kill.c. It works on plain records (`oom_machine` fills them from a whole machine),
 `OomTask` with an `OomMm` and perhaps an `OomMemcg`, so that a list of tasks is enough to ask who would
 die::
 
@@ -321,7 +321,7 @@ def mem_cgroup_get_max(s: OomSystem, memcg: OomMemcg) -> int:
 
     Simplified: cgroup v2.
 
-    Mirrors mm/memcontrol.c:mem_cgroup_get_max().
+    The record of mmcore.mm.memcontrol.mem_cgroup_get_max().
     """
     if not memcg.swappiness:
         return memcg.max
@@ -409,7 +409,7 @@ def _memcg_tree(memcg: OomMemcg) -> Iterator[OomMemcg]:
 def mem_cgroup_scan_tasks(memcg: OomMemcg, fn: Callable[[OomTask], bool]) -> None:
     """Call @fn for each process of a cgroup and those below, until it returns true.
 
-    Mirrors mm/memcontrol.c:mem_cgroup_scan_tasks().
+    The record of mmcore.mm.memcontrol.mem_cgroup_scan_tasks().
     """
     for part in _memcg_tree(memcg):
         for task in list(part.tasks):
@@ -491,7 +491,7 @@ def dump_oom_victim(s: OomSystem, oc: OomControl, victim: OomTask) -> None:
 def mem_cgroup_print_oom_meminfo(s: OomSystem, memcg: OomMemcg) -> None:
     """Print a cgroup's usage, limits and statistics.
 
-    Mirrors mm/memcontrol.c:mem_cgroup_print_oom_meminfo().
+    The record of mmcore.mm.memcontrol.mem_cgroup_print_oom_meminfo().
     """
     s.log += [
         f"memory: usage {K(memcg.usage)}kB, limit {K(memcg.max)}kB, failcnt {memcg.failcnt}",
@@ -535,7 +535,7 @@ def _count(counters: dict[str, int], name: str) -> None:
 def _memcg_memory_event(memcg: OomMemcg | None, event: str) -> None:
     """Count an event in a cgroup and those above it, but for the root.
 
-    Mirrors include/linux/memcontrol.h:memcg_memory_event().
+    The record of mmcore.mm.memcontrol.memcg_memory_event().
     """
     while memcg is not None and memcg.parent is not None:
         _count(memcg.events, event)
@@ -695,7 +695,7 @@ def mem_cgroup_get_oom_group(
 
     Simplified: cgroup v2.
 
-    Mirrors mm/memcontrol.c:mem_cgroup_get_oom_group().
+    The record of mmcore.mm.memcontrol.mem_cgroup_get_oom_group().
     """
     domain = oom_domain or s.root_memcg
     memcg = victim.memcg
@@ -825,7 +825,7 @@ def out_of_memory(s: OomSystem, oc: OomControl) -> bool:
 def mem_cgroup_out_of_memory(s: OomSystem, memcg: OomMemcg, gfp_mask: int, order: int) -> bool:
     """Kill somebody in a cgroup that cannot get below its limit, unless there is room again.
 
-    Mirrors mm/memcontrol.c:mem_cgroup_out_of_memory().
+    The record of mmcore.mm.memcontrol.mem_cgroup_out_of_memory().
     """
     if memcg.max - memcg.usage >= 1 << order:  # mem_cgroup_margin()
         return True

@@ -394,7 +394,7 @@ class MapsReport:
 
     def lines(self) -> list[str]:
         """Return the report, the answer first."""
-        out = [self._answer(), *self._limit()]
+        out = [self._answer(), "", *self._limit()]
         out += ["", *self._groups()]
         out += ["", *self._apart()]
         if len(self.reading.entries) <= MAX_LISTED:
@@ -444,12 +444,12 @@ class MapsReport:
         for group in shown:
             share, kb = len(group.members) * 100 / total, amount(self.groups.kb(group))
             head = f"{len(group.members):>8,}  {share:>5.1f}%  {kb:>9}   "
-            words = mapkinds.folded(group.what, 64)
+            words = mapkinds.folded(group.what, 52)
             out.append(head + words[0])
             out += [" " * len(head) + word for word in words[1:]]
             if group.advice and len(group.members) >= MANY and group.advice not in advice:
                 advice.append(group.advice)
-                out += [" " * len(head) + word for word in mapkinds.folded(group.advice + ".", 64)]
+                out += [" " * len(head) + word for word in mapkinds.folded(group.advice + ".", 52)]
         rest = self.groups.groups[MAX_GROUPS:]
         if rest:
             n = sum(len(group.members) for group in rest)

@@ -115,7 +115,8 @@ class SmapsReport:
 
     def lines(self) -> list[str]:
         """Return the report, the answer first."""
-        out = [self._answer(), *self._private()]
+        private = self._private()
+        out = [self._answer(), *([""] if private else []), *private]
         if not self.rollup:
             out += ["", *self._table(), "", *self._largest()]
             out += self._flags()

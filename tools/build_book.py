@@ -71,9 +71,13 @@ def secure_first_page(page: Path) -> None:
 
     lead = re.search(r'<meta http-equiv="Refresh"[^>]*>', page.read_text(encoding="utf-8"))
     assert lead is not None, "Jupyter Book's index.html is no longer what it was"
-    head = f'<meta charset="utf-8">{lead.group(0)}<title>Linux memory management, running</title>'
+    icon = '<link rel="icon" href="_static/favicon.svg">'
+    head = f'<meta charset="utf-8">{lead.group(0)}{icon}<title>Linux memory management, running</title>'
+    link = '<p><a href="book/index.html">Linux memory management, running</a></p>'
     page.write_text(
-        csp.secured(f'<!DOCTYPE html><html lang="en"><head>{head}</head><body></body></html>\n'),
+        csp.secured(
+            f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{link}</body></html>\n'
+        ),
         encoding="utf-8",
     )
 

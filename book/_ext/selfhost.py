@@ -79,6 +79,8 @@ def clean_page(text: str, pagename: str) -> str:
     if pagename != "search":
         text = re.sub(_SEARCH, "", text)
     text = _ICON.sub(_svg, text)
+    # a role of books that readers of screens are told no more, inside a list that needs items
+    text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     text = text.replace("<th></th>", "<td></td>")  # pandas' corner cell heads nothing
     text = re.sub(r"[ \t]+\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text)

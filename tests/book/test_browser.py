@@ -122,7 +122,39 @@ def test_dark_is_dark_and_light_is_light(browser: Any, site: str, path: str) -> 
         assert drawn == ("rgb(23, 65, 58)" if dark else "rgb(191, 227, 208)")
 
 
-@pytest.mark.parametrize("path", ["book/index", "book/how-to-read", "book/coming", *CHAPTERS])
+def test_paper_has_the_title_and_no_buttons(browser: Any, site: str) -> None:
+    page, _ = open_page(browser, f"{site}/{CHAPTERS[0]}.html", color_scheme="dark")
+    page.emulate_media(media="print")
+    page.wait_for_timeout(400)  # the theme fades colours
+    assert page.locator("article h1").first.is_visible()
+    assert page.locator(".mm-stage svg").first.is_visible()
+    for unwanted in (
+        ".mm-bar",
+        ".mm-live",
+        ".mm-cell-open",
+        ".mm-exercise-form",
+        ".bd-sidebar-primary",
+    ):
+        assert page.locator(f"{unwanted}:visible").count() == 0, unwanted
+    ink, ground = page.evaluate(
+        "(s => [s.color, getComputedStyle(document.body).backgroundColor])"
+        "(getComputedStyle(document.querySelector('article p')))"
+    )
+    page.emulate_media(media="screen")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.context.close()
+    assert sum(map(int, re.findall(r"\d+", ink)[:3])) < 300, (ink, ground)
+    assert sum(map(int, re.findall(r"\d+", ground)[:3])) > 700
+
+
+def test_the_first_page_leads_to_the_book(browser: Any, site: str) -> None:
+    page, wrong = open_page(browser, f"{site}/index.html")
+    page.wait_for_url(f"{site}/book/index.html")
+    page.context.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, "search", "genindex"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_to_complain_of(browser: Any, site: str, path: str, scheme: str) -> None:
     if not AXE.exists():

@@ -171,6 +171,20 @@
     if (event.target.closest && event.target.closest("[data-mm-print]")) window.print();
   });
 
+  // Paper is white: a page in dark colours is printed in light ones.
+  var page = document.documentElement;
+  var paper = window.matchMedia("print");
+  function forPaper() {
+    if (paper.matches && page.dataset.theme === "dark") {
+      page.dataset.theme = "light";
+      page.dataset.mmDark = "1";
+    } else if (!paper.matches && page.dataset.mmDark) {
+      page.dataset.theme = "dark";
+      delete page.dataset.mmDark;
+    }
+  }
+  if (paper.addEventListener) paper.addEventListener("change", forPaper);
+
   window.mmFigures = { start: startAll };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", function () { startAll(); });
   else startAll();

@@ -84,6 +84,7 @@ from mmcore.mm.page_flags import (
 from mmcore.mm.vmstat import (
     ALLOCSTALL_DMA,
     KSWAPD_HIGH_WMARK_HIT_QUICKLY,
+    KSWAPD_LOW_WMARK_HIT_QUICKLY,
     NR_ACTIVE_FILE,
     NR_FREE_PAGES,
     NR_INACTIVE_ANON,
@@ -1760,7 +1761,9 @@ def balance_pgdat(pgdat: PgData, order: int, highest_zoneidx: int) -> int:
 def kswapd(pgdat: PgData) -> Iterator[None]:
     """The thread of a node: yields where it sleeps for good, and goes on when it is woken.
 
-    Simplified: the short sleep of HZ/10 before has no length: nobody wakes kswapd during it.
+    Whoever wakes it within HZ/10 finds it in its first, short sleep, which is counted.
+
+    Simplified: the long sleep begins, for a trace, when it ends.
 
     Mirrors mm/vmscan.c:kswapd().
     """
@@ -1770,9 +1773,13 @@ def kswapd(pgdat: PgData) -> Iterator[None]:
     alloc_order = reclaim_order = 0
     while True:
         if _prepare_kswapd_sleep(pgdat, reclaim_order, highest):
-            if m.trace.on:
-                m.trace.emit("vmscan:mm_vmscan_kswapd_sleep", pgdat.node_id)
+            asleep = m.jiffies
             yield
+            if m.jiffies - asleep < m.config.HZ // 10:
+                pgdat.kswapd_order = max(pgdat.kswapd_order, reclaim_order)
+                m.vm_event[KSWAPD_LOW_WMARK_HIT_QUICKLY] += 1
+            elif m.trace.on:
+                m.trace.emit("vmscan:mm_vmscan_kswapd_sleep", pgdat.node_id)
         else:
             m.vm_event[KSWAPD_HIGH_WMARK_HIT_QUICKLY] += 1
         alloc_order = pgdat.kswapd_order

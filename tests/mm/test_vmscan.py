@@ -7,14 +7,19 @@ import random
 import pytest
 
 from mmcore.arch.x86.fault import touch
+from mmcore.kernel.cgroup import cgroup
 from mmcore.kernel.fork import do_exit, kernel_clone, spawn, switch_to
 from mmcore.machine import Machine, bare_zone
-from mmcore.mm import filemap, mlock, mmap, page_alloc, swap, swapfile, vmscan
+from mmcore.mm import filemap, memcontrol, mlock, mmap, page_alloc, swap, swapfile, vmscan
 from mmcore.mm import mm_inline as inline
+from mmcore.mm.gfp import GFP_HIGHUSER_MOVABLE
 from mmcore.mm.memory import validate_mappings
+from mmcore.mm.page_flags import PG_uptodate
 from mmcore.mm.vmstat import (
+    KSWAPD_LOW_WMARK_HIT_QUICKLY,
     NR_ACTIVE_ANON,
     NR_ACTIVE_FILE,
+    NR_FILE_PAGES,
     NR_FREE_PAGES,
     NR_INACTIVE_ANON,
     NR_INACTIVE_FILE,
@@ -36,6 +41,7 @@ from mmcore.mm.vmstat import (
     WORKINGSET_REFAULT_ANON,
     WORKINGSET_REFAULT_FILE,
 )
+from mmcore.proc import capture
 
 RAM = 4096
 RW = mmap.PROT_READ | mmap.PROT_WRITE
@@ -320,3 +326,79 @@ def test_the_events_of_one_direct_reclaim(mglru: bool) -> None:
     assert all(f["lru"] == inline.LRU_INACTIVE_FILE for f in isolated if f["nr_taken"])
     # The oldest go first: the head of the file.
     assert 0 not in mapping.i_pages and 1499 in mapping.i_pages
+
+
+def test_batches_are_those_of_a_recorded_trace() -> None:
+    m = machine(True)
+    mapping = filemap.AddressSpace(5000 * 4096, "file")
+    with m.trace.record("vmscan:*") as log:
+        filemap.populate(m, mapping, 0, 5000)
+    recorded = capture.load("n1-256m-pmem/reclaim").get("mglru_y_file_trace")
+    assert recorded is not None
+    isolated = [e.fields for e in log if e.name.endswith("lru_isolate")]
+    full = [f for f in isolated if f["nr_taken"]]
+    assert full
+    for f in full:
+        assert (
+            f"order=0 nr_requested={f['nr_requested']} nr_scanned={f['nr_scanned']} nr_skipped="
+            f"{f['nr_skipped']} nr_taken={f['nr_taken']} lru={inline.LRU_NAMES[f['lru']]}"
+        ) in recorded
+    # kswapd is woken again within its short sleep, both there and here.
+    assert not any(e.name.endswith("kswapd_sleep") for e in log)
+    assert m.vm_event[KSWAPD_LOW_WMARK_HIT_QUICKLY] > 1
+    m.clock += 10**9
+    with m.trace.record("vmscan:*") as log:
+        filemap.populate(m, mapping, 0, 3000)
+    assert sum(e.name.endswith("kswapd_sleep") for e in log) == 1
+
+
+@BOTH
+def test_huge_pages_are_swapped_whole(mglru: bool) -> None:
+    m = machine(mglru, swap_pages=8192)
+    m.transparent_hugepage_enabled = "always"
+    task = spawn(m)
+    assert task.mm is not None
+    addr = mmap.sys_mmap(task.mm, 0, 5000 * 4096, RW, PRIVATE, None, 0)
+    for i in range(5000):
+        touch(m, addr + i * 4096, "w")
+    check(m)
+    si = m.swap.swap_info[0]
+    assert any(ci.order == 9 and ci.count == 512 for ci in si.cluster_info)
+    for i in range(5000):
+        touch(m, addr + i * 4096, "w")
+    check(m)
+    do_exit(task)
+    check(m)
+
+
+@BOTH
+def test_a_groups_limit_takes_pages_of_that_group_only(mglru: bool) -> None:
+    m = machine(mglru)
+    memcontrol.mem_cgroup_init(m, "")
+    spawn(m, "task")
+    assert m.cgrp_dfl_root is not None
+    top = m.cgrp_dfl_root.cgrp
+    cgroup.cgroup_subtree_control_write(top, "+memory")
+    groups = []
+    for name in ("a", "b"):
+        made = cgroup.cgroup_mkdir(top, name)
+        assert not isinstance(made, int)
+        groups.append(memcontrol.memcg_of(made))
+    files = [filemap.AddressSpace(1000 * 4096, name) for name in ("a", "b")]
+    for memcg, mapping in zip(groups, files, strict=True):
+        for i in range(1000):
+            folio = page_alloc.folio_alloc(m, GFP_HIGHUSER_MOVABLE, 0)
+            assert folio is not None
+            assert memcontrol.charge_memcg(folio, memcg, GFP_HIGHUSER_MOVABLE) == 0
+            folio.mapping, folio.index = mapping, i
+            folio.flags |= 1 << PG_uptodate
+            mapping.i_pages[i] = folio
+            m.node_data[0].vm_stat[NR_FILE_PAGES] += 1
+            swap.folio_add_lru(folio)
+    check(m)
+    a = groups[0]
+    freed = vmscan.try_to_free_mem_cgroup_pages(a, 100, GFP_HIGHUSER_MOVABLE, 0, None)
+    assert freed >= 100 and len(files[0].i_pages) == 1000 - freed
+    assert len(files[1].i_pages) == 1000 and m.vm_event[PGSTEAL_DIRECT] == 0
+    inline.validate_lrus(m)
+    assert a.memory.usage <= 1000 - freed + 64

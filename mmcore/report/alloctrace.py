@@ -12,7 +12,8 @@ is the model's own answer.
 
 Simplified: pages in use at the snapshot are unknown to it, so a movable one does not count as such
 when a pageblock is claimed; a page that the trace shows being allocated as movable counts at once.
-Work that no event shows is not repeated: kswapd, and the worker that lowers ``pcp->high`` once a second.
+A kernel stack is taken without an event; that one is gone follows from the page that comes next.
+Other work that no event shows is not repeated: kswapd, and the worker that lowers ``pcp->high`` once a second.
 Where it frees pages at once, the trace shows it; else `runs_of_the_worker()` reads it off the limits.
 """
 
@@ -26,9 +27,17 @@ from typing import Any
 from mmcore.errors import KernelBug, UsageError
 from mmcore.machine import Machine
 from mmcore.mm import page_alloc, vmstat
+from mmcore.mm.gfp import __GFP_HIGHMEM as GFP_HIGHMEM
+from mmcore.mm.gfp import __GFP_ZERO as GFP_ZERO
+from mmcore.mm.gfp import GFP_KERNEL
 from mmcore.mm.internal import DEFAULT_PRIO, MAX_RT_PRIO, buddy_order
 from mmcore.mm.mm_types import LargeFolio, Page, folio_order
-from mmcore.mm.mmzone import MAX_PAGE_ORDER, MIGRATE_MOVABLE, for_each_populated_zone
+from mmcore.mm.mmzone import (
+    MAX_PAGE_ORDER,
+    MIGRATE_MOVABLE,
+    MIGRATE_UNMOVABLE,
+    for_each_populated_zone,
+)
 from mmcore.mm.page_flags import PageBuddy, PG_lru
 from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.proc import ftrace, snapshot
@@ -53,6 +62,12 @@ CONFIG_PCP_BATCH_SCALE_MAX = 5
 #: How far apart vmstat_update() runs on a CPU at least, in ns: about a second, rounded to whole ones.
 WORKER_PERIOD = 900_000_000
 
+#: A kernel stack, THREAD_SIZE in pages; how many are looked for before one allocation.
+STACK_PAGES = 4
+MAX_STACKS = 4
+#: THREADINFO_GFP | __GFP_HIGHMEM without the accounting, which charges the pages later.
+GFP_STACK = GFP_KERNEL | GFP_ZERO | GFP_HIGHMEM
+
 Key = tuple[str, tuple[int, ...]]
 #: What to do, the lines that say it, and all lines that belong to it.
 Step = tuple[str, list[TraceLine], list[TraceLine]]
@@ -74,6 +89,7 @@ class Replay:
     :ivar limits: (node, zone, CPU) -> (time, ``pcp->high``, ``pcp->count``) at first and after each
         change of the limit
     :ivar end: time of the last event, in ns
+    :ivar stacks: kernel stacks that were taken without an event, as the next page of their list shows
     """
 
     machine: Machine
@@ -85,6 +101,7 @@ class Replay:
     lists_differ: list[tuple[str, str]] = field(default_factory=list)
     limits: dict[tuple[int, str, int], list[tuple[int, int, int]]] = field(default_factory=dict)
     end: int = 0
+    stacks: int = 0
 
     @property
     def exact(self) -> bool:
@@ -304,8 +321,42 @@ def _free_steps(frees: list[TraceLine], after: list[TraceLine]) -> list[Step]:
     return [*singles, ("free", [frees[-1]], [frees[-1], *after])]
 
 
+#: What a step goes on with after an event, on the same CPU.
+GOES_ON = {
+    FREE: (FREE, BATCHED, DRAIN),
+    BATCHED: (BATCHED, DRAIN),
+    DRAIN: (BATCHED, DRAIN),
+    REFILL[0]: (*REFILL, "kmem:mm_page_alloc"),
+    REFILL[1]: (*REFILL, "kmem:mm_page_alloc"),
+}
+
+
+def _uninterrupted(lines: Sequence[TraceLine]) -> list[TraceLine]:
+    """Put what another CPU did in the middle of a step before it, where several CPUs ran."""
+    out: list[TraceLine] = []
+    following: list[TraceLine | None] = [None] * len(lines)
+    last: dict[int, TraceLine] = {}
+    for i in range(len(lines) - 1, -1, -1):
+        following[i] = last.get(lines[i].cpu)  # the next line of the same CPU
+        last[lines[i].cpu] = lines[i]
+    if len(last) < 2:
+        return list(lines)
+    numbers = {line.number: i for i, line in enumerate(lines)}
+    for line in lines:
+        at = len(out)
+        if out and out[-1].cpu != line.cpu:
+            then = following[numbers[out[-1].number]]
+            names = GOES_ON.get(_event(out[-1]).name, ())
+            if then is not None and then.pid == out[-1].pid and _event(then).name in names:
+                while at and out[at - 1].pid == then.pid and _event(out[at - 1]).name in GOES_ON:
+                    at -= 1
+        out.insert(at, line)
+    return out
+
+
 def _steps(lines: Sequence[TraceLine]) -> Iterator[Step]:
     """Group a trace into steps, each with the events that it caused."""
+    lines = _uninterrupted(lines)
 
     def run(start: int, *names: str) -> int:
         task = lines[i].pid
@@ -370,6 +421,43 @@ def _worker(m: Machine, drained: Sequence[TraceLine]) -> None:
             page_alloc.drain_zone_pages(zone, pcp)
 
 
+def _take_a_stack(m: Machine) -> None:
+    pages: list[Page | None] = [None] * STACK_PAGES
+    nid = m.cpu_to_node[m.this_cpu]
+    page_alloc.alloc_pages_bulk(m, GFP_STACK, nid, None, STACK_PAGES, page_array=pages)
+
+
+def _take_stacks(m: Machine, expected: Sequence[TraceLine]) -> int:
+    """Take the kernel stacks that a fork took without an event before an allocation, and count them.
+
+    vmalloc() gets a stack's four pages by alloc_pages_bulk(), which has no tracepoint, from the list
+    that a single page comes from: if the page of the next event stands behind four others, or a multiple,
+    those are gone.
+    """
+    pfn, order, _, migratetype = _event(expected[-1]).values
+    zone = m.pfn_zone(pfn)
+    filled = [_event(line).values for line in expected[:-1] if _event(line).name == REFILL[0]]
+    single = [values[0] for values in filled if not values[1]]
+    if order and single:  # the list of single pages was filled: not for this allocation
+        _take_a_stack(m)
+        return 1
+    if order or migratetype != MIGRATE_UNMOVABLE or zone is None:
+        return 0
+    head = zone.per_cpu_pageset[m.this_cpu].lists[migratetype]
+    waiting: list[int] = []
+    page = head.next
+    while page is not head and len(waiting) < STACK_PAGES * MAX_STACKS + 1:
+        waiting.append(page.pfn)
+        page = page.next
+    waiting += single
+    place = waiting.index(pfn) if pfn in waiting else 0
+    if place % STACK_PAGES:
+        return 0
+    for _ in range(place // STACK_PAGES):
+        _take_a_stack(m)
+    return place // STACK_PAGES
+
+
 def replay(capture: Capture) -> Replay:
     """Repeat the requests of an ``alloctrace`` capture and compare all that they cause.
 
@@ -397,6 +485,8 @@ def replay(capture: Capture) -> Replay:
             m.this_cpu, m.clock = causes[0].cpu, causes[0].time
             log.clear()
             try:
+                if what == "alloc":
+                    result.stacks += _take_stacks(m, expected)
                 _do(m, what, causes)
             except KernelBug as bug:
                 result.stopped = f"line {causes[0].number}: {bug}"

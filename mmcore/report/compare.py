@@ -670,6 +670,9 @@ def _alloc_events(s: Subject) -> Result:
     if replay.stopped:
         result.total += 1
         result.differences.append(Difference("trace", replay.stopped, "goes on"))
+    if replay.stacks:
+        stacks = _count(replay.stacks, "kernel stack")
+        result.note = f"inferred from the page after them: {stacks}, taken without an event"
     return result
 
 

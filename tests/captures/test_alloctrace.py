@@ -8,6 +8,8 @@ free list and per-CPU list in order with all its counters.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mmcore.errors import ParseError, UsageError
@@ -18,7 +20,10 @@ from mmcore.mm.page_alloc import __free_pages, alloc_pages, validate_zone
 from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.proc import capture, snapshot
 from mmcore.proc.ftrace import parse
-from mmcore.report.alloctrace import _steps, _worker, replay, snapshots
+from mmcore.report.alloctrace import _steps, _uninterrupted, _worker, replay, snapshots
+
+#: Another harness, 800 MiB with a zone Movable, two CPUs.
+TWO_CPUS = Path(__file__).parent / "n1-800m-2cpu" / "alloctrace.txt.gz"
 
 CAPTURES = {
     "n1-256m/alloctrace": 8867,
@@ -145,3 +150,30 @@ def test_a_run_of_the_worker_lowers_the_limit_and_frees_what_is_over_it(remote: 
     _worker(m, drained)
     assert pcp.high == 700
     assert pcp.count == (640 if remote else 700)
+
+
+def test_two_cpus_and_the_kernel_stacks_that_no_event_shows() -> None:
+    result = replay(capture.load(str(TWO_CPUS)))
+    assert result.exact, str(result)
+    assert result.stacks == 63
+
+
+def test_without_the_inference_a_stack_makes_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmcore.report.alloctrace._take_stacks", lambda m, expected: 0)
+    result = replay(capture.load(str(TWO_CPUS)))
+    assert result.mismatches and result.stopped
+
+
+def test_another_cpus_events_in_the_middle_of_a_step_come_before_it() -> None:
+    mine, other = "freelists-137 [000] d..3. 5.{:06}: ", "kworker/1:1-48 [001] ..... 5.{:06}: "
+    lines = [
+        (mine + "mm_page_free: page=00000000ce237fdc pfn=0x1 order=0").format(1),
+        (other + "mm_page_free: page=00000000ce237fdc pfn=0x9 order=0").format(2),
+        (mine + "mm_page_free: page=00000000ce237fdc pfn=0x2 order=0").format(3),
+        (mine + "mm_page_free_batched: page=00000000ce237fdc pfn=0x1 order=0").format(4),
+        (mine + "mm_page_free_batched: page=00000000ce237fdc pfn=0x2 order=0").format(5),
+    ]
+    trace = parse("\n".join(lines) + "\n")
+    assert [line.number for line in _uninterrupted(trace)] == [2, 1, 3, 4, 5]
+    steps = [(what, len(lines)) for what, _, lines in _steps(trace)]
+    assert steps == [("free", 1), ("batch", 4)]

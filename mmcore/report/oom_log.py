@@ -66,6 +66,8 @@ _KERNEL_STAMP = re.compile(
     r"(?:<\d{1,3}>)?\[(?: {0,12}\d{1,12}\.\d{3,9}| {0,8}\+\d{1,8}\.\d{3,9}"
     r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [\d: ]{12,20})\]"
 )
+#: The stamp of ``dmesg -T`` in other languages: names of days and months differ, the clock does not.
+_LOCAL_STAMP = re.compile(r"\[[^\[\]\n]{4,32} (\d\d:\d\d:\d\d) (\d{4})\]")
 #: What stands before a message without such a stamp.
 _BEFORE = re.compile(
     r"^.{0,200}?(?:"
@@ -197,6 +199,10 @@ def _entity(match: re.Match[str]) -> str:
 def _strip(line: str) -> str:
     """Take off what stands before a kernel message and is no part of it."""
     stamp = _KERNEL_STAMP.search(line, 0, 400)
+    if stamp is None and (local := _LOCAL_STAMP.search(line, 0, 400)) is not None:
+        # any date will do here: reports take theirs from the text as it was
+        line = f"{line[: local.start()]}[Thu Jan  1 {local[1]} {local[2]}]{line[local.end() :]}"
+        stamp = _KERNEL_STAMP.search(line, 0, 400)
     if stamp is not None and not _OURS.search(line, 0, stamp.start()):
         before, rest = line[: stamp.start()], line[stamp.end() :]
         if before.rstrip().endswith('"') and rest.endswith('"'):  # a field of a CSV file

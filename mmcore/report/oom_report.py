@@ -544,7 +544,7 @@ def _account_lines(a: Analysis) -> list[str]:
     if sums.get("rss"):
         text = ", ".join(f"{name} {kib(n)}" for name, n in sums.items() if n)
         out.append(
-            f"  the {len(a.report.tasks)} tasks of the table: {text} (shared pages count each time)"
+            f"  the table's tasks, {len(a.report.tasks)}: {text} (shared pages count each time)"
         )
     swap = a.report.mem.swap
     if swap.get("total") or swap.get("free"):

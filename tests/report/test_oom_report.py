@@ -170,6 +170,12 @@ def forms() -> dict[str, str]:
         ),
         "rsyslog": "\n".join(map(syslog, rsyslog)),
         "CRLF": "\r\n".join(lines),
+        "dmesg -T in French": "\n".join(f"[dim. 19 avril 18:03:30 2026] {line}" for line in lines),
+        "dmesg -T in Chinese": "\n".join(f"[三 6月 12 10:11:12 2019] {line}" for line in lines),
+        "dmesg -x -T": "\n".join(
+            f"kern  :info  : [Thu Aug 17 17:29:27 2023] {line}" for line in lines
+        ),
+        "twelve quotes": "\n".join("> " * 12 + f"[  100.1] {line}" for line in lines),
     }
 
 

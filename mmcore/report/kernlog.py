@@ -22,7 +22,7 @@ MAX_PREFIX = 200
 #: At most this many lines are joined into one.
 MAX_JOINED = 64
 
-_QUOTE = re.compile(r"(?:[>|] ?){1,8}")
+_QUOTE = re.compile(r"(?:[>|] ?){1,24}")
 _LEVEL = re.compile(r"<\d{1,3}>|\d{1,3},\d{1,20},\d{1,20},[^;\s]{1,40};|\w+ *:\w+ *: (?=\[)")
 _CLOCK = re.compile(
     r"\[ {0,12}\d{1,12}\.\d{1,9}\] ?|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [\d: ]{12,20}\] ?"

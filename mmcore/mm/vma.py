@@ -1303,9 +1303,6 @@ def validate_mm(mm: MmStruct) -> None:
             raise KernelBug(f"{vma!r} is stored at another range")
         if vma.vm_file is not None and vma not in vma.vm_file.f_mapping.i_mmap:
             raise KernelBug(f"{vma!r} is not known to its file")
-        if vma_is_anonymous(vma) and vma.anon_vma is None:
-            if vma.vm_pgoff != vma.vm_start >> PAGE_SHIFT:
-                raise KernelBug(f"{vma!r} has no pages and an offset that is not its address")
         last = vma.vm_end
         count += 1
         pages = vma_pages(vma)

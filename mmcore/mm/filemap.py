@@ -18,7 +18,7 @@ from mmcore.arch.x86.pgtable import pmd_none, pmd_trans_huge, pte_none, pte_unma
 from mmcore.config import PAGE_SHIFT
 from mmcore.errors import KernelBug, UsageError
 from mmcore.mm import gfp as gfp_
-from mmcore.mm import memory, page_alloc, swap, workingset
+from mmcore.mm import memcontrol, memory, page_alloc, swap, workingset
 from mmcore.mm.mm import (
     FAULT_FLAG_RETRY_NOWAIT,
     FAULT_FLAG_TRIED,
@@ -190,6 +190,9 @@ def filemap_add_folio(m: Machine, mapping: AddressSpace, index: int) -> Folio | 
     """
     folio = page_alloc.folio_alloc(m, mapping.gfp_mask, 0)
     if folio is None:
+        return None
+    if memcontrol.mem_cgroup_charge(folio, None, mapping.gfp_mask):
+        swap.folio_put(folio)
         return None
     folio.flags |= _LOCKED
     if mapping.swapbacked:

@@ -37,7 +37,7 @@ from mmcore.arch.x86.pgtable_types import _PAGE_PSE, _PAGE_TABLE
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import ENOMEM, KernelBug
 from mmcore.mm import gfp as gfp_
-from mmcore.mm import mmu_gather, page_alloc, rmap, swap
+from mmcore.mm import memcontrol, mmu_gather, page_alloc, rmap, swap
 from mmcore.mm.mm import (
     FAULT_FLAG_UNSHARE,
     FAULT_FLAG_WRITE,
@@ -65,6 +65,7 @@ from mmcore.mm.page_flags import PG_dirty, PG_uptodate
 from mmcore.mm.vmstat import (
     THP_FAULT_ALLOC,
     THP_FAULT_FALLBACK,
+    THP_FAULT_FALLBACK_CHARGE,
     THP_SPLIT_PMD,
     THP_ZERO_PAGE_ALLOC,
     THP_ZERO_PAGE_ALLOC_FAILED,
@@ -297,6 +298,10 @@ def do_huge_pmd_anonymous_page(vmf: VmFault) -> int:
         return 0
     gfp = vma_thp_gfp_mask(vma)
     folio = memory.vma_alloc_folio(gfp, PMD_ORDER, vma, haddr)
+    if folio is not None and memcontrol.mem_cgroup_charge(folio, mm, gfp):
+        swap.folio_put(folio)
+        folio = None
+        m.vm_event[THP_FAULT_FALLBACK_CHARGE] += 1
     if folio is None:
         m.vm_event[THP_FAULT_FALLBACK] += 1
         return VM_FAULT_FALLBACK

@@ -5,7 +5,7 @@ Mirrors mm/memory.c.
 Every decision of a fault emits ``model:fault_step`` (function, step, locks held), so that a figure can
 follow it. `race_point()` marks the places where a scripted actor may step in.
 
-Simplified: pages have no contents, so nothing is zeroed or copied; no memory cgroups, no MMU
+Simplified: pages have no contents, so nothing is zeroed or copied; no MMU
 notifiers, no userfaultfd, no hugetlb, no PUD-sized pages, no NUMA hinting beyond making the entry
 accessible again.
 """
@@ -297,7 +297,11 @@ def folio_prealloc(vma: VmAreaStruct, addr: int, need_zero: bool) -> Folio | Non
     Mirrors mm/memory.c:folio_prealloc().
     """
     gfp = gfp_.GFP_HIGHUSER_MOVABLE | (_GFP_ZERO if need_zero else 0)
-    return vma_alloc_folio(gfp, 0, vma, addr)
+    folio = vma_alloc_folio(gfp, 0, vma, addr)
+    if folio is not None and memcontrol.mem_cgroup_charge(folio, vma.vm_mm, gfp_.GFP_KERNEL):
+        swap.folio_put(folio)
+        return None
+    return folio
 
 
 def check_stable_address_space(mm: MmStruct) -> int:
@@ -438,7 +442,9 @@ def alloc_anon_folio(vmf: VmFault) -> Folio | int | None:
             addr = ALIGN_DOWN(vmf.address, PAGE_SIZE << order)
             folio = vma_alloc_folio(gfp, order, vma, addr)
             if folio is not None:
-                return folio
+                if not memcontrol.mem_cgroup_charge(folio, vma.vm_mm, gfp):
+                    return folio
+                swap.folio_put(folio)
             orders ^= 1 << order
     return folio_prealloc(vma, vmf.address, True)
 
@@ -865,6 +871,7 @@ def do_swap_page(vmf: VmFault) -> int:
             return VM_FAULT_OOM if unchanged else 0
         ret = VM_FAULT_MAJOR
         m.vm_event[PGMAJFAULT] += 1
+        memcontrol.count_memcg_event_mm(m, vmf.vma.vm_mm, PGMAJFAULT)
     ret |= _map_swapped_page(vmf, entry, folio, direct)
     if direct:
         swapfile.swapcache_clear(m, si, entry, 1)
@@ -1340,6 +1347,7 @@ def mm_account_fault(m: Machine, mm: MmStruct, flags: int, ret: int) -> None:
     if ret & VM_FAULT_RETRY:
         return
     m.vm_event[PGFAULT] += 1
+    memcontrol.count_memcg_event_mm(m, mm, PGFAULT)
     if ret & VM_FAULT_ERROR:
         return
     task = m.current

@@ -402,3 +402,36 @@ def test_a_groups_limit_takes_pages_of_that_group_only(mglru: bool) -> None:
     assert len(files[1].i_pages) == 1000 and m.vm_event[PGSTEAL_DIRECT] == 0
     inline.validate_lrus(m)
     assert a.memory.usage <= 1000 - freed + 64
+
+
+@BOTH
+def test_a_task_above_its_limit_swaps_its_own_memory(mglru: bool) -> None:
+    m = machine(mglru, swap_pages=8192)
+    memcontrol.mem_cgroup_init(m, "")
+    task = spawn(m, "task")
+    assert m.cgrp_dfl_root is not None and task.mm is not None
+    top = m.cgrp_dfl_root.cgrp
+    cgroup.cgroup_subtree_control_write(top, "+memory")
+    made = cgroup.cgroup_mkdir(top, "g")
+    assert not isinstance(made, int)
+    memcg = memcontrol.memcg_of(made)
+    assert memcontrol.memory_max_write(memcg, str(1000 * 4096)) > 0
+    assert cgroup.cgroup_attach_task(made, task) == 0
+    addr = mmap.sys_mmap(task.mm, 0, 1500 * 4096, RW, PRIVATE, None, 0)
+    for _ in range(2):
+        for i in range(1500):
+            touch(m, addr + i * 4096, "w")
+            assert memcg.memory.usage <= 1000
+    swap.lru_add_drain_all(m)
+    inline.validate_lrus(m)
+    swapfile.validate_swap(m)
+    validate_mappings(m)
+    assert m.vm_event[PSWPOUT] >= 500 and m.vm_event[PSWPIN] >= 500
+    assert m.vm_event[PAGEOUTRUN] == 0 == m.vm_event[PGSCAN_KSWAPD]  # memory was not short
+    assert memcg.swap.usage >= 500
+    do_exit(task)
+    swap.lru_add_drain_all(m)
+    cache = m.swap.swp_slots[0]  # slots that the CPU keeps stay charged until it gives them back
+    assert memcg.swap.usage == len(cache.slots_ret)
+    memcontrol.drain_all_stock(memcg)
+    assert memcg.memory.usage == 0

@@ -2,7 +2,7 @@
 
 Exit status: 0 done; 1 the input says no (a damaged text, no report in it, an address that is not
 canonical); 2 wrong use (an unknown option, a file that is not there, a word that is no number).
-``compare``: 0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input
+``compare`` and ``vmafuzz``: 0 every exact comparison is equal; 1 one differs; 2 nothing could be compared, or the input
 is bad. A reader of the output that goes away (``| head``) is no error.
 
 The tools (zoneinfo, buddyinfo, maps, smaps, alloc-failure, oom-report, cgroup, gfp, pte, pagemap, kpageflags, address)
@@ -45,9 +45,10 @@ EPILOG = """examples:
   python -m mmcore address ffff888012345678         which region, which indices
   dmesg | python -m mmcore alloc-failure -          why an allocation failed
   journalctl -k | python -m mmcore oom-report -     who was killed for want of memory, and why
-  python -m mmcore cgroup /sys/fs/cgroup             protection and limits of a cgroup tree
+  python -m mmcore cgroup /sys/fs/cgroup            protection and limits of a cgroup tree
   python -m mmcore compare                          this machine's /proc beside the model
   python -m mmcore compare -v capture.txt           a recorded kernel beside the model
+  python -m mmcore vmafuzz --seeds 3                random calls on this kernel and on the model
 """
 
 
@@ -375,6 +376,20 @@ def cmd_oom_score(args: argparse.Namespace) -> int:
     return 0
 
 
+def cmd_vmafuzz(args: argparse.Namespace) -> int:
+    """Make random calls that change an address space, on this kernel and on the model, and compare.
+
+    A child process makes them; the same seed makes the same calls. Differences between kernel releases
+    are named. Exit status: 0 all equal, 1 a difference, 2 this machine cannot be asked.
+    """
+    from mmcore.report import vmafuzz
+
+    if not (1 <= args.steps <= 20000 and 8 <= args.pages <= 4096 and 1 <= args.seeds <= 10000):
+        raise UsageError("--steps is 1 to 20000, --pages 8 to 4096, --seeds 1 to 10000")
+    numbers = ("seed", "seeds", "steps", "pages")
+    return vmafuzz.main([f"--{name}={getattr(args, name)}" for name in numbers])
+
+
 def cmd_version(args: argparse.Namespace) -> int:
     """Print the version."""
     print(f"mmcore {__version__}, a model of Linux 6.12 (stable series, 6.12.117), x86-64")
@@ -501,6 +516,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print JSON instead")
     sub.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="run this comparison only"
+    )
+    sub = command("vmafuzz", cmd_vmafuzz, "random mmap() calls on this kernel and on the model")
+    sub.add_argument("--seed", type=int, default=1, metavar="N", help="first seed (default: 1)")
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="how many (default: 1)")
+    sub.add_argument(
+        "--steps", type=int, default=1000, metavar="N", help="calls per seed (default: 1000)"
+    )
+    sub.add_argument(
+        "--pages", type=int, default=64, metavar="N", help="pages of the window (default: 64)"
     )
     command("version", cmd_version, "print the version")
     return parser

@@ -143,6 +143,7 @@ STATUS = [
     (["maps", "9999999"], b"", 2),
     (["smaps", "/nonexistent/smaps"], b"", 2),
     (["maps", "--max-map-count", "-5", "-"], b"00400000-00401000 r--p 00000000 00:00 0 \n", 2),
+    (["vmafuzz", "--steps", "0"], b"", 2),
     (["gfp", "GFP_NONSENSE"], b"", 2),
     (["gfp", "-"], b"", 2),
     (["gfp", "--kernel", "1.0", "1"], b"", 2),

@@ -771,6 +771,10 @@ class _Reader:
             return True
         if SUPPRESSED.search(text) and "oom_kill_process" in text:
             return True
+        if self.current is None and KILLED.search(text) and self.reports:
+            before = self.reports[-1]
+            if before.selected is not None and not before.kills:
+                self.current, self.foreign = before, False  # a stall's report came between
         fresh = self._kill_is_fresh(text)
         if not fresh and self.current is not None:
             return _take_kill_line(self.current, text, number)

@@ -506,7 +506,7 @@ def _notes(report: OomReport, ranking: Ranking) -> None:
             "The total is not in the report: oom_score_adj counts for nothing here."
         )
     if not ranking.verified:
-        kernel = report.kernel or "of this report (version not shown)"
+        kernel = f"kernel {report.kernel}" if report.kernel else "its kernel (no version is shown)"
         ranking.notes.append(
-            f"The source of kernel {kernel} was not read for this; the rule is that of: {rule.read}."
+            f"The source of {kernel} was not read for this; the rule is that of: {rule.read}."
         )

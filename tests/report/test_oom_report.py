@@ -241,6 +241,36 @@ def test_negative_free_swap_and_nodes_without_a_paragraph() -> None:
     }
 
 
+def test_a_stall_between_choice_and_kill() -> None:
+    """Another CPU's report of memory comes between the two lines about a kill of 4.9: one report still."""
+    choice, killed = END.splitlines()[-2:]
+    stall = "b: page allocation stalls for 10014ms, order:0, mode:0x24280ca\n" + ZONES
+    text = HEAD.format(mask="24280ca", order=0) + f"\n{choice}\n{stall}{killed}\n"
+    (row,) = told(text)
+    assert row["victim"]["values_kb"]["anon-rss"] == 2700
+    assert not row["zones"]
+
+
+def test_arm_of_2_6_36() -> None:
+    """Its own words for pages; root's 30 points less: 10200 * 1000 / (16000 - 1000) - 30 = 650."""
+    text = (
+        "sshd invoked oom-killer: gfp_mask=0x201da, order=0, oom_adj=0, oom_score_adj=0\n"
+        "Mem-info:\nNormal per-cpu:\nCPU    0: hi:   18, btch:   3 usd:   3\n"
+        "Normal free:1000kB min:1016kB low:1268kB high:1524kB present:60000kB mlocked:0kB\n"
+        "lowmem_reserve[]: 0 0\n16000 pages of RAM\n369 free pages\n1000 reserved pages\n"
+        "560 slab pages\n140 pages shared\n0 pages swap cached\n"
+        "[ pid ]   uid  tgid total_vm      rss cpu oom_adj oom_score_adj name\n"
+        "[  410]     0   410      533       52   0     -17         -1000 udevd\n"
+        "[  738]     0   738    12586    10200   0       0             0 f951\n"
+        "Out of memory: Kill process 738 (f951) score 650 or sacrifice child\n"
+    )
+    (row,) = told(text)
+    ranking = row["ranking"]
+    assert (ranking["rule"], ranking["total_pages"]) == ("permille", 15000)
+    assert [t["points"] for t in ranking["tasks"]] == [[650, 680], None]
+    assert [(z["zone"], z["ok"]) for z in row["zones"]] == [("Normal", False)]
+
+
 def test_several_reports_in_a_log() -> None:
     """Two reports, noise between them, and one whose beginning is lost."""
     noise = "[ 3.0] eth0: link up\n" * 40

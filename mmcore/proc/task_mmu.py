@@ -562,7 +562,7 @@ def parse_status_memory(text: str) -> dict[str, int]:
     :raises ParseError: if there is none, or a line that should be one is not
     """
     values: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.startswith(("Vm", "Rss", "HugetlbPages")):
             continue
         match = _STATUS_LINE.fullmatch(line.rstrip())
@@ -639,7 +639,7 @@ def parse_maps(text: str) -> list[MapsEntry]:
     """
     entries: list[MapsEntry] = []
     last = 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         if "[vsyscall]" in line:
@@ -659,7 +659,7 @@ def parse_smaps(text: str) -> list[MapsEntry]:
     """
     entries: list[MapsEntry] = []
     last = 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         size, other = _SIZE.fullmatch(line.rstrip()), _OTHER.match(line)

@@ -256,6 +256,9 @@ def is_zero_pfn(m: Machine, pfn: int) -> bool:
 def vm_normal_page(vma: VmAreaStruct, addr: int, pte: int) -> Page | None:
     """Return the page that @pte maps, or None if it is not one to be counted (zero page, PFN map).
 
+    Simplified: what is not counted has the special bit, as on all of x86 but device memory: no
+    ->find_special_page(), no devmap entries, no complaint (print_bad_pte()) about frames beyond memory.
+
     Mirrors mm/memory.c:vm_normal_page().
     """
     if pte_special(pte):
@@ -284,10 +287,13 @@ def mm_counter(folio: Folio) -> int:
 def vma_alloc_folio(gfp: int, order: int, vma: VmAreaStruct, addr: int) -> Folio | None:
     """Allocate a folio for @addr in @vma; None when there is no memory.
 
-    Simplified: no memory policy of the VMA (chapter 8).
+    Simplified: no memory policy of the VMA (chapter 8), so an order that a PMD maps is not asked for on
+    the local node alone (__GFP_THISNODE | __GFP_NORETRY) before it is asked for anywhere.
 
     Mirrors mm/mempolicy.c:vma_alloc_folio().
     """
+    if vma.vm_flags & VM_DROPPABLE:
+        gfp |= gfp_.__GFP_NOWARN
     return page_alloc.folio_alloc(_machine(vma.vm_mm), gfp, order)
 
 
@@ -314,6 +320,8 @@ def check_stable_address_space(mm: MmStruct) -> int:
 
 def vmf_anon_prepare(vmf: VmFault) -> int:
     """Make sure that the VMA has an anon_vma; needs mmap_lock for a moment.
+
+    Simplified: anon_vmas need no memory that could run out, so never VM_FAULT_OOM.
 
     Mirrors mm/memory.c:__vmf_anon_prepare().
     """
@@ -524,6 +532,8 @@ def do_anonymous_page(vmf: VmFault) -> int:
 
 def __do_fault(vmf: VmFault) -> int:
     """Ask the mapping's owner for the page; it comes back locked.
+
+    Simplified: no owner returns a poisoned page (VM_FAULT_HWPOISON).
 
     Mirrors mm/memory.c:__do_fault().
     """
@@ -833,6 +843,9 @@ def handle_pte_marker(vmf: VmFault) -> int:
 
 def do_swap_page(vmf: VmFault) -> int:
     """Fault on an entry that is neither empty nor a mapping.
+
+    Simplified: the pages of a large folio come back one by one; swapped shared memory, KSM and poisoned
+    pages do not occur; on a machine without any swap area an entry's page is made anew.
 
     Mirrors mm/memory.c:do_swap_page().
     """
@@ -1274,6 +1287,10 @@ def get_fault_gfp_mask(vma: VmAreaStruct) -> int:
 def __handle_mm_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
     """Allocate the tables down to the PMD and see whether a huge page will do.
 
+    Simplified: no huge page of PUD size (create_huge_pud(), wp_huge_pud() and the second look at the PUD
+    under pmd_alloc()), which only DAX devices have; no devmap PMDs; a PMD migration entry is waited for by
+    trying again; no NUMA hint of a whole PMD (do_huge_pmd_numa_page(), chapter 8).
+
     Mirrors mm/memory.c:__handle_mm_fault().
     """
     vmf = VmFault(
@@ -1364,6 +1381,9 @@ def handle_mm_fault(vma: VmAreaStruct, address: int, flags: int, regs: PtRegs | 
 
     :param flags: FAULT_FLAG bits
     :return: VM_FAULT bits; with VM_FAULT_RETRY or COMPLETED the lock has been given back
+
+    Simplified: no OOM killer of a memory cgroup that waits until the fault is over
+    (mem_cgroup_oom_synchronize()), no hugetlb_fault(), no count of perf events.
 
     Mirrors mm/memory.c:handle_mm_fault().
     """

@@ -656,3 +656,14 @@ def test_user_pages_are_asked_for_with_the_flags_that_the_kernel_records():
     with m.trace.record("kmem:mm_page_alloc") as log:
         filemap.populate(m, AddressSpace(i_size=PG), 0, 1)
     assert [e.fields["gfp_flags"] for e in log] == [0x140CCA]
+
+
+def test_memory_that_may_be_dropped_is_asked_for_without_a_warning():
+    m = machine()
+    assert (
+        do_mmap(m.current.mm, None, A, PG, RW, 0x38) == A
+    )  # MAP_DROPPABLE | MAP_ANONYMOUS | MAP_FIXED
+    with m.trace.record("kmem:mm_page_alloc") as log:
+        touch(m, A, "w")
+    flags = [e.fields["gfp_flags"] for e in log if e.fields["gfp_flags"] & 0x8]
+    assert flags == [0x140DCA | 0x2000]

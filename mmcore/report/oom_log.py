@@ -90,7 +90,7 @@ _AFTER = re.compile(
 )
 #: Words of the messages we are after, which no prefix holds.
 _OURS = re.compile(
-    r"oom-kill|oom_reaper|Mem-[Ii]nfo|_anon:\d|Killed process|[Kk]ill process|\bfree:\d|lowmem_reserve"
+    r"oom-kill|oom_reaper|Mem-[Ii]nfo|_anon:\d|[Kk]illed process|[Kk]ill process|\bfree:\d|lowmem_reserve"
     r"|\*\d+kB|Out of [Mm]emory|\[ *pid *\]| swap {0,2}[=:]|hugepages_|memory: usage"
 )
 _NEEDED = re.compile(

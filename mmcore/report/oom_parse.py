@@ -36,7 +36,7 @@ MAX_REPORTS, MAX_LINES = 512, 600_000
 IDLE = 400
 
 MARK = re.compile(
-    r"oom-killer:|Mem-[Ii]nfo:|oom-kill:constraint|Killed process|[Kk]ill process \d|oom_reaper: "
+    r"oom-killer:|Mem-[Ii]nfo:|oom-kill:constraint|[Kk]illed process|[Kk]ill process \d|oom_reaper: "
     r"|\[ {0,6}pid {0,6}\] |[Oo]ut [Oo]f [Mm]emory|killed as a result of limit"
 )
 HEAD = re.compile(
@@ -70,11 +70,13 @@ KILL_VX = re.compile(
     r"score (?P<score>-?\d{1,20}) (?P<how>or sacrifice child)"
 )
 KILLED = re.compile(
-    r"(?:(?P<message>[A-Z][\w ()]{0,80}): )?Killed process (?P<pid>\d{1,10})(?::#\d{1,10})?"
+    r"(?:(?P<message>[A-Z][\w ()]{0,80}): )?(?:OOM k|K)illed process (?P<pid>\d{1,10})(?::#\d{1,10})?"
     r"(?P<rest>.{0,400})"
 )
-KILLED_COMM = re.compile(r"\((.{0,64}?)\)(?=,? ?(?:total-vm|vsz|UID)|\.?\s*$|[.,] ?$)")
-KILLED_VALUE = re.compile(r"\b(total-vm|vsz|anon-rss|file-rss|shmem-rss|pgtables):(\d{1,20}) ?kB")
+KILLED_COMM = re.compile(r"\((.{0,64}?)\)(?=,? ?(?:total-vm|vsz|UID|score \d|vm:)|\.?\s*$|[.,] ?$)")
+KILLED_VALUE = re.compile(
+    r"\b(total-vm|vsz|vm|anon-rss|file-rss|shmem-rss|rss|swap|pgtables):(\d{1,20}) ?kB"
+)
 UID = re.compile(r"\bUID[: ]{1,2}(\d{1,10})")
 SHARING = re.compile(r"Kill process (\d{1,10}) \((.{0,64}?)\) sharing same memory")
 PINNED = re.compile(r"oom killer \d+ \(.{0,64}?\) has mm pinned by (\d{1,10}) \((.{0,64}?)\)")
@@ -426,7 +428,8 @@ def _killed(text: str, line: int) -> Kill:
     comm = KILLED_COMM.search(rest) or re.search(r"\((.{0,64}?)\)", rest)
     kill = Kill(int(match["pid"]), comm[1] if comm else "", "killed", line, match["message"] or "")
     kill.values = {
-        name.replace("vsz", "total-vm"): int(kb) for name, kb in KILLED_VALUE.findall(rest)
+        {"vsz": "total-vm", "vm": "total-vm"}.get(name, name): int(kb)
+        for name, kb in KILLED_VALUE.findall(rest)
     }
     if uid := UID.search(rest):
         kill.uid = int(uid[1])
@@ -447,6 +450,9 @@ def _constraint_of(report: OomReport, message: str) -> None:
         return
     if "cgroup" in lower:
         report.constraint = "CONSTRAINT_MEMCG"
+    elif found := re.search(r"in UB (\w{1,40})", message):
+        report.constraint = "CONSTRAINT_MEMCG"
+        _memcg(report).oom = f"UB {found[1]} (a container of OpenVZ)"
     elif "mpol_bind" in lower:
         report.constraint = "CONSTRAINT_MEMORY_POLICY"
     elif "cpuset" in lower:
@@ -580,7 +586,7 @@ def _take_slab_line(report: OomReport, text: str) -> bool:
 def _take_about(report: OomReport, text: str) -> bool:
     """Read a line about the task that asked, or the end of it all."""
     if match := PANIC.search(text):
-        report.panic = match[1].strip()
+        report.panic = match[1].strip().rstrip(".")
     elif NOBODY.search(text):
         report.nobody = True
     elif "omm: " in text and (match := TASK_LINE.search(text)):

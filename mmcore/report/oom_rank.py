@@ -313,7 +313,7 @@ def _judge(report: OomReport, ranking: Ranking, killed_before: set[int]) -> None
     """Say whether the choice is the one that the points ask for."""
     scores, kill = ranking.scores, ranking.selected
     may = [s for s in scores if s.eligible]
-    if kill is None or not may:
+    if kill is None or not (may or "allocating_task" in kill.message):
         return
     at = _find(scores, kill)
     if "allocating_task" in kill.message:

@@ -251,6 +251,26 @@ def test_a_stall_between_choice_and_kill() -> None:
     assert not row["zones"]
 
 
+def test_openvz_and_allocating_task() -> None:
+    """A container of OpenVZ is at its limit; whoever asks is killed, and its child in its stead."""
+    text = (
+        "[19.5] Out of memory in UB 31: OOM killed process 29 (npm) score 0 vm:1500kB, rss:230kB, swap:12kB\n"
+        "[23.4] Out of memory in UB 31: OOM killed process 35 (npm) score 0 vm:1600kB, rss:240kB, swap:11kB\n"
+    )
+    rows = told(text)
+    assert [row["victim"]["pid"] for row in rows] == [29, 35]
+    assert rows[0]["constraint"] == "memcg"
+    assert rows[0]["victim"]["values_kb"] == {"total-vm": 1500, "rss": 230, "swap": 12}
+    assert rows[0]["memcg"]["oom_memcg"].startswith("UB 31 ")
+    asked = HEAD.format(mask="d0", order=0) + (
+        "\nOut of memory (oom_kill_allocating_task): Kill process 6 (sh) score 0 or sacrifice child\n"
+        "Killed process 7 (sleep) total-vm:1736kB, anon-rss:44kB, file-rss:200kB\n"
+    )
+    (row,) = told(asked)
+    assert (row["selected"]["pid"], row["victim"]["pid"]) == (6, 7)
+    assert any("vm.oom_kill_allocating_task is set" in why for why in row["ranking"]["why"])
+
+
 def test_arm_of_2_6_36() -> None:
     """Its own words for pages; root's 30 points less: 10200 * 1000 / (16000 - 1000) - 30 = 650."""
     text = (

@@ -203,7 +203,20 @@ def lru_add(lruvec: Lruvec, folio: Folio) -> None:
     inline.lruvec_add_folio(lruvec, folio)
     if m.trace.on:
         lru = inline.folio_lru_list(folio)
-        m.trace.emit("pagemap:mm_lru_insertion", folio.pfn, lru, folio.flags)
+        m.trace.emit("pagemap:mm_lru_insertion", folio.pfn, lru, trace_pagemap_flags(folio))
+
+
+def trace_pagemap_flags(folio: Folio) -> int:
+    """Return what a trace shows of a folio: mapped 1, anonymous 2 or file 4, in swap cache 8, ...
+
+    Mirrors include/trace/events/pagemap.h:trace_pagemap_flags().
+    """
+    return (
+        (1 if rmap.folio_mapcount(folio) else 0)
+        | (2 if rmap.folio_test_anon(folio) else 4)
+        | (8 if folio.flags >> PG_swapcache & 1 else 0)
+        | (0x10 if folio.flags & _SWAPBACKED else 0)
+    )
 
 
 def mlock_new_folio(lruvec: Lruvec, folio: Folio) -> None:

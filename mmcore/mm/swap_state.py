@@ -32,6 +32,7 @@ from mmcore.mm.vmstat import (
     PSWPOUT,
     SWAP_RA,
     SWAP_RA_HIT,
+    THP_SWPOUT,
 )
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def swap_writepage(folio: Folio) -> None:
     folio.flags &= ~(1 << PG_dirty)
     if not swapfile.folio_free_swap(folio):
         folio.zone.machine.vm_event[PSWPOUT] += folio_nr_pages(folio)
+        if folio_nr_pages(folio) >= 512:
+            folio.zone.machine.vm_event[THP_SWPOUT] += 1
     folio.flags &= ~_LOCKED
 
 

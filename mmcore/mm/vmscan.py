@@ -7,7 +7,7 @@ runs as soon as it is woken, as it does on one CPU where it preempts whoever wok
 
 Simplified: nobody is throttled and nobody sleeps; dirty page cache and shared memory are not written
 (they are activated); large folios are not split; no compaction, demotion, PSI or vmpressure; groups are
-walked in the order of the tree instead of the memcg LRU; every page table is walked when generations
+walked in the order of the tree instead of the memcg LRU; no min_ttl_ms; every page table is walked when generations
 age, without Bloom filters; the sizes of generations are counted at once, not in batches.
 """
 
@@ -375,7 +375,11 @@ def _pageout(folio: Folio, sc: ScanControl, stat: ReclaimStat, references: str) 
     m = folio.zone.machine
     folio.zone.zone_pgdat.vm_stat[NR_VMSCAN_WRITE] += folio_nr_pages(folio)
     if m.trace.on:
-        m.trace.emit("vmscan:mm_vmscan_write_folio", folio.pfn, 0)
+        m.trace.emit(
+            "vmscan:mm_vmscan_write_folio",
+            folio.pfn,
+            trace_reclaim_flags(folio_is_file_lru(folio)),
+        )
     stat.nr_pageout += folio_nr_pages(folio)
     if folio.flags & (_DIRTY | _WRITEBACK):
         return FOLIOREF_KEEP
@@ -590,6 +594,14 @@ def shrink_inactive_list(nr_to_scan: int, lruvec: Lruvec, sc: ScanControl, lru: 
     return nr_reclaimed
 
 
+def trace_reclaim_flags(file: int) -> int:
+    """Return what a trace calls the kind of memory: RECLAIM_WB_ANON or _FILE, and _ASYNC.
+
+    Mirrors include/trace/events/vmscan.h:trace_reclaim_flags().
+    """
+    return (2 if file else 1) | 8
+
+
 def _trace_shrink_inactive(
     pgdat: PgData, scanned: int, reclaimed: int, stat: ReclaimStat, priority: int, lru: int
 ) -> None:
@@ -609,7 +621,7 @@ def _trace_shrink_inactive(
             stat.nr_ref_keep,
             stat.nr_unmap_fail,
             priority,
-            lru,
+            trace_reclaim_flags(lru),
         )
 
 
@@ -649,7 +661,8 @@ def shrink_active_list(nr_to_scan: int, lruvec: Lruvec, sc: ScanControl, lru: in
     if nr_rotated:
         swap.lru_note_cost(lruvec, file, 0, nr_rotated)
     if m.trace.on:
-        values = nr_taken, nr_activate, nr_deactivate, nr_rotated, sc.priority, lru
+        flags = trace_reclaim_flags(file)
+        values = nr_taken, nr_activate, nr_deactivate, nr_rotated, sc.priority, flags
         m.trace.emit("vmscan:mm_vmscan_lru_shrink_active", pgdat.node_id, *values)
 
 
@@ -813,8 +826,7 @@ def _cut_the_rest(nr: list[int], targets: list[int]) -> bool:
     if not nr_file or not nr_anon:
         return False
     stop, other = (0, LRU_FILE) if nr_file > nr_anon else (LRU_FILE, 0)
-    left = min(nr_anon, nr_file) if nr_file != nr_anon else nr_file
-    percentage = left * 100 // (targets[stop] + targets[stop + 1] + 1)
+    percentage = min(nr_anon, nr_file) * 100 // (targets[stop] + targets[stop + 1] + 1)
     nr[stop] = nr[stop + 1] = 0
     for lru in (other, other + 1):
         nr_scanned = targets[lru] - nr[lru]
@@ -1791,6 +1803,8 @@ def kswapd(pgdat: PgData) -> Iterator[None]:
         reclaim_order = balance_pgdat(pgdat, alloc_order, highest)
         if reclaim_order >= alloc_order:
             alloc_order = reclaim_order = pgdat.kswapd_order
+            if pgdat.kswapd_highest_zoneidx != MAX_NR_ZONES:
+                highest = pgdat.kswapd_highest_zoneidx
 
 
 def _prepare_kswapd_sleep(pgdat: PgData, order: int, highest_zoneidx: int) -> bool:

@@ -76,7 +76,12 @@ def test_new_folios_go_to_the_head_of_the_inactive_lists() -> None:
     folios = [new_folio(m, anon=i % 2 == 0) for i in range(4)]
     for folio in folios:
         swap.folio_add_lru(folio)
-    swap.lru_add_drain(m)
+    with m.trace.record("pagemap:*") as log:
+        swap.lru_add_drain(m)
+    assert [(e.fields["pfn"], e.fields["lru"]) for e in log] == [
+        (folio.pfn, 2 * (i % 2)) for i, folio in enumerate(folios)
+    ]
+    assert [e.fields["flags"] for e in log] == [0x14, 4, 0x14, 4]
     lruvec = inline.node_lruvec(m.node_data[0])
     assert list(lruvec.lists[inline.LRU_INACTIVE_ANON]) == [folios[2], folios[0]]
     assert list(lruvec.lists[inline.LRU_INACTIVE_FILE]) == [folios[3], folios[1]]

@@ -38,6 +38,7 @@ from mmcore.mm.vmstat import (
     PSWPIN,
     PSWPOUT,
     SLABS_SCANNED,
+    THP_SWPOUT,
     WORKINGSET_REFAULT_ANON,
     WORKINGSET_REFAULT_FILE,
 )
@@ -324,6 +325,9 @@ def test_the_events_of_one_direct_reclaim(mglru: bool) -> None:
     assert log[0].name.endswith("direct_reclaim_begin") and log[-1].fields["nr_reclaimed"] == freed
     isolated = [e.fields for e in log if e.name.endswith("lru_isolate")]
     assert all(f["lru"] == inline.LRU_INACTIVE_FILE for f in isolated if f["nr_taken"])
+    shrunk = [e.fields for e in log if e.name.endswith("shrink_inactive")]
+    assert sum(f["nr_reclaimed"] for f in shrunk) == freed
+    assert all(f["reclaim_flags"] == 0xA for f in shrunk)  # RECLAIM_WB_FILE|RECLAIM_WB_ASYNC
     # The oldest go first: the head of the file.
     assert 0 not in mapping.i_pages and 1499 in mapping.i_pages
 
@@ -364,6 +368,7 @@ def test_huge_pages_are_swapped_whole(mglru: bool) -> None:
     check(m)
     si = m.swap.swap_info[0]
     assert any(ci.order == 9 and ci.count == 512 for ci in si.cluster_info)
+    assert m.vm_event[THP_SWPOUT] * 512 <= m.vm_event[PSWPOUT] and m.vm_event[THP_SWPOUT] > 0
     for i in range(5000):
         touch(m, addr + i * 4096, "w")
     check(m)

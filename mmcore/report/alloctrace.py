@@ -19,6 +19,7 @@ Where it frees pages at once, the trace shows it; else `runs_of_the_worker()` re
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,9 @@ WORKER_PERIOD = 900_000_000
 
 #: A kernel stack, THREAD_SIZE in pages; how many are looked for before one allocation.
 STACK_PAGES = 4
-MAX_STACKS = 4
+MAX_STACKS = 32
+#: How many steps of other CPUs may lie within a snapshot.
+MAX_LATE = 50
 #: THREADINFO_GFP | __GFP_HIGHMEM without the accounting, which charges the pages later.
 GFP_STACK = GFP_KERNEL | GFP_ZERO | GFP_HIGHMEM
 
@@ -90,6 +93,7 @@ class Replay:
         change of the limit
     :ivar end: time of the last event, in ns
     :ivar stacks: kernel stacks that were taken without an event, as the next page of their list shows
+    :ivar late: steps that other CPUs did while the second snapshot was taken, and that are in it
     """
 
     machine: Machine
@@ -102,6 +106,7 @@ class Replay:
     limits: dict[tuple[int, str, int], list[tuple[int, int, int]]] = field(default_factory=dict)
     end: int = 0
     stacks: int = 0
+    late: int = 0
 
     @property
     def exact(self) -> bool:
@@ -427,21 +432,25 @@ def _take_a_stack(m: Machine) -> None:
     page_alloc.alloc_pages_bulk(m, GFP_STACK, nid, None, STACK_PAGES, page_array=pages)
 
 
-def _take_stacks(m: Machine, expected: Sequence[TraceLine]) -> int:
-    """Take the kernel stacks that a fork took without an event before an allocation, and count them.
+def _take_stacks(m: Machine, what: str, expected: Sequence[TraceLine], log: list[Event]) -> int:
+    """Take the kernel stacks that forks took without an event before a step, and count them.
 
     vmalloc() gets a stack's four pages by alloc_pages_bulk(), which has no tracepoint, from the list
-    that a single page comes from: if the page of the next event stands behind four others, or a multiple,
-    those are gone.
+    that a single page comes from. If that list is filled by no allocation of a single page, stacks had
+    emptied it; if the page of the next event stands behind four others, or a multiple, those are gone.
     """
-    pfn, order, _, migratetype = _event(expected[-1]).values
+    last = _event(expected[-1])
+    filled = [_event(line).values for line in expected if _event(line).name == REFILL[0]]
+    single = [values[0] for values in filled if tuple(values[1:3]) == (0, MIGRATE_UNMOVABLE)]
+    if what == "drain" or tuple(last.values[1:4:2]) != (0, MIGRATE_UNMOVABLE):
+        stacks = 0
+        while single and stacks < MAX_STACKS and not any(e.name in REFILL for e in log):
+            _take_a_stack(m)
+            stacks += 1
+        return stacks
+    pfn, migratetype = last.values[0], MIGRATE_UNMOVABLE
     zone = m.pfn_zone(pfn)
-    filled = [_event(line).values for line in expected[:-1] if _event(line).name == REFILL[0]]
-    single = [values[0] for values in filled if not values[1]]
-    if order and single:  # the list of single pages was filled: not for this allocation
-        _take_a_stack(m)
-        return 1
-    if order or migratetype != MIGRATE_UNMOVABLE or zone is None:
+    if zone is None:
         return 0
     head = zone.per_cpu_pageset[m.this_cpu].lists[migratetype]
     waiting: list[int] = []
@@ -458,6 +467,44 @@ def _take_stacks(m: Machine, expected: Sequence[TraceLine]) -> int:
     return place // STACK_PAGES
 
 
+def _nodes_of_the_machine(
+    capture: Capture, nodes: list[int]
+) -> tuple[list[list[int]] | None, dict[int, int]]:
+    """Return the distances of the nodes and the node of each CPU, as QEMU was told; None, {} if unknown.
+
+    The kernel's numbers are QEMU's where every node has memory.
+    """
+    command = str(capture.header.get("qemu_command", ""))
+    told = re.findall(
+        r"-numa node,nodeid=(\d{1,3})((?:,cpus=\d{1,4}(?:-\d{1,4})?)*),memdev=", command
+    )
+    ids = [int(nid) for nid, _ in told]
+    if ids != nodes or ids != list(range(len(ids))) or len(ids) < 2:
+        return None, {}
+    cpus: dict[int, int] = {}
+    for nid, ranges in told:
+        for first, last in re.findall(r"cpus=(\d+)(?:-(\d+))?", ranges):
+            for cpu in range(int(first), int(last or first) + 1):
+                cpus[cpu] = int(nid)
+    size = len(nodes)
+    distances = [[10 if a == b else 20 for b in range(size)] for a in range(size)]
+    for numbers in re.findall(r"-numa dist,src=(\d{1,3}),dst=(\d{1,3}),val=(\d{1,3})", command):
+        a, b, value = (int(n) for n in numbers)
+        if a < size and b < size:
+            distances[a][b] = distances[b][a] = value
+    return distances, cpus
+
+
+def _machine(capture: Capture, before: list[snapshot.ZoneSnapshot]) -> Machine:
+    """Return a machine in the recorded state, its nodes as near and its CPUs where they were."""
+    nodes = sorted({zone.node for zone in before})
+    distances, where = _nodes_of_the_machine(capture, nodes)
+    cpus = sorted({cpu for zone in before for cpu in zone.pcp})
+    if not where.keys() >= set(cpus):
+        return snapshot.load(before, distances)
+    return snapshot.load(before, distances, [where.get(cpu, 0) for cpu in range(cpus[-1] + 1)])
+
+
 def replay(capture: Capture) -> Replay:
     """Repeat the requests of an ``alloctrace`` capture and compare all that they cause.
 
@@ -466,7 +513,7 @@ def replay(capture: Capture) -> Replay:
     :raises ParseError: if one of its texts is damaged
     """
     before, after = snapshots(capture)
-    m = snapshot.load(before)
+    m = _machine(capture, before)
     trace = ftrace.parse(capture.get("trace") or "")
     lines = [
         line
@@ -485,8 +532,8 @@ def replay(capture: Capture) -> Replay:
             m.this_cpu, m.clock = causes[0].cpu, causes[0].time
             log.clear()
             try:
-                if what == "alloc":
-                    result.stacks += _take_stacks(m, expected)
+                if what in ("alloc", "drain"):
+                    result.stacks += _take_stacks(m, what, expected, log)
                 _do(m, what, causes)
             except KernelBug as bug:
                 result.stopped = f"line {causes[0].number}: {bug}"
@@ -494,7 +541,24 @@ def replay(capture: Capture) -> Replay:
             _compare(result, expected, [_key(event) for event in log])
             _note_limits(result, m.clock)
     result.lists, result.lists_differ = differences(after, snapshot.take(m))
+    if result.lists_differ and not result.stopped:
+        late = ftrace.between(trace, "SNAP2-BEGIN", "SNAP2-END")
+        _go_on(result, after, [line for line in late if _event(line).name in COMPARED])
     return result
+
+
+def _go_on(result: Replay, after: list[snapshot.ZoneSnapshot], late: Sequence[TraceLine]) -> None:
+    """Repeat what other CPUs did while the lists were being read, until the lists are the recorded ones."""
+    m = result.machine
+    for done, (what, causes, _) in enumerate(itertools.islice(_steps(late), MAX_LATE), 1):
+        m.this_cpu, m.clock = causes[0].cpu, causes[0].time
+        try:
+            _do(m, what, causes)
+        except KernelBug:
+            return
+        if not differences(after, snapshot.take(m))[1]:
+            result.lists_differ, result.late = [], done
+            return
 
 
 def _compare(result: Replay, expected: list[TraceLine], found: list[Key]) -> None:

@@ -735,6 +735,8 @@ def _alloc_lists(s: Subject) -> Result:
             f"inferred from the limit of {_count(len(runs), 'list')}: "
             f"{_count(max(runs), 'run')} of the worker that lowers it"
         )
+    elif replay.late:
+        result.note = f"with {_count(replay.late, 'step')} that fell into the snapshot"
     return result
 
 

@@ -24,6 +24,8 @@ from mmcore.report.alloctrace import _steps, _uninterrupted, _worker, replay, sn
 
 #: Another harness, 800 MiB with a zone Movable, two CPUs.
 TWO_CPUS = Path(__file__).parent / "n1-800m-2cpu" / "alloctrace.txt.gz"
+#: And one of two nodes, CPUs 0 and 2 on the first.
+FOUR_CPUS = Path(__file__).parent / "n2-900m-4cpu" / "alloctrace.txt.gz"
 
 CAPTURES = {
     "n1-256m/alloctrace": 8867,
@@ -158,8 +160,16 @@ def test_two_cpus_and_the_kernel_stacks_that_no_event_shows() -> None:
     assert result.stacks == 63
 
 
+def test_four_cpus_on_two_nodes_and_frees_while_the_lists_were_read() -> None:
+    result = replay(capture.load(str(FOUR_CPUS)))
+    assert result.exact, str(result)
+    assert result.machine.cpu_to_node == [0, 1, 0, 1]
+    assert result.machine.node_distance == [[10, 21], [21, 10]]
+    assert (result.stacks, result.late) == (40, 8)
+
+
 def test_without_the_inference_a_stack_makes_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmcore.report.alloctrace._take_stacks", lambda m, expected: 0)
+    monkeypatch.setattr("mmcore.report.alloctrace._take_stacks", lambda *args: 0)
     result = replay(capture.load(str(TWO_CPUS)))
     assert result.mismatches and result.stopped
 

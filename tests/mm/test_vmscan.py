@@ -38,6 +38,8 @@ from mmcore.mm.vmstat import (
     PSWPIN,
     PSWPOUT,
     SLABS_SCANNED,
+    SWAP_RA,
+    SWAP_RA_HIT,
     THP_SWPOUT,
     WORKINGSET_REFAULT_ANON,
     WORKINGSET_REFAULT_FILE,
@@ -440,3 +442,49 @@ def test_a_task_above_its_limit_swaps_its_own_memory(mglru: bool) -> None:
     assert memcg.swap.usage == len(cache.slots_ret)
     memcontrol.drain_all_stock(memcg)
     assert memcg.memory.usage == 0
+
+
+@pytest.mark.parametrize("rotational", [False, True], ids=["by VMA", "by slot"])
+def test_neighbours_are_read_in_advance(rotational: bool) -> None:
+    m = bare_zone(2048).machine
+    page_alloc.init_per_zone_wmark_min(m)
+    m.transparent_hugepage_enabled = "never"
+    swapfile.swapon(m, 4096, rotational=rotational, synchronous=False)
+    vmscan.kswapd_init(m)
+    task = spawn(m)
+    assert task.mm is not None
+    addr = mmap.sys_mmap(task.mm, 0, 2500 * 4096, RW, PRIVATE, None, 0)
+    for _ in range(2):
+        for i in range(2500):
+            touch(m, addr + i * 4096, "w")
+    check(m)
+    ra, hits, major = (m.vm_event[i] for i in (SWAP_RA, SWAP_RA_HIT, PGMAJFAULT))
+    # Windows of 8: of eight pages one is a major fault and seven are hits.
+    assert hits > 1200 and hits <= ra and hits > 5 * major
+    m.swap.page_cluster = 0
+    for i in range(2500):
+        touch(m, addr + i * 4096, "w")
+    assert m.vm_event[SWAP_RA] == ra
+    check(m)
+
+
+@BOTH
+def test_boosted_watermarks_are_paid_for_with_page_cache(mglru: bool) -> None:
+    m = bare_zone(10000).machine
+    page_alloc.init_per_zone_wmark_min(m)
+    m.lru_gen_caps = 7 if mglru else 0
+    swapfile.swapon(m, 8192)
+    vmscan.kswapd_init(m)
+    mapping = filemap.AddressSpace(8400 * 4096, "file")
+    filemap.populate(m, mapping, 0, 8400)
+    swap.lru_add_drain(m)
+    zone = m.node_data[0].node_zones[2]
+    zone.watermark_boost = 100
+    vmscan.wakeup_kswapd(zone, 0, 0, 2)
+    assert zone.watermark_boost == 0 and m.vm_event[PSWPOUT] == 0
+    if mglru:
+        # Generations are not touched by a reclaim that may not write: a run without progress.
+        assert m.vm_event[PGSCAN_KSWAPD] == 0 and m.node_data[0].kswapd_failures == 1
+    else:
+        assert 100 <= m.vm_event[PGSTEAL_KSWAPD] < 200
+    check(m)

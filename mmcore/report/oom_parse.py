@@ -564,6 +564,7 @@ def _take_count_line(report: OomReport, text: str) -> bool:
         mem.counts[PAGES_NAMES.get(match[2], match[2])] = int(match[1])
     elif match := FREE_PAGES.search(text):
         mem.counts.setdefault("free", int(match[1]) // mem.page_kb)
+        report.old_head = True  # 2.6.18 is the last that prints this line
     elif ":" in text and OLD_COUNTS.fullmatch(text):
         found = [(name.lower(), int(value)) for name, value in COUNT.findall(text)]
         if found[0][0] not in COUNTERS:

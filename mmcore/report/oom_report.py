@@ -313,8 +313,9 @@ def _diagnose_zones(a: Analysis) -> None:
                 "in a row, of a type that it may use.",
             )
         )
-    high = [z for z in others if z.zone in ("HighMem", "Movable", "Normal")]
-    spare = sum(z.free for z in high if z.free > z.mark + z.reserve)
+    high = [z for z in others if z.zone in ("HighMem", "Movable", "Normal", "DMA32")]
+    high = [z for z in high if z.free > z.mark + z.reserve]
+    spare = sum(z.free for z in high)
     if spare * kb > 16384 and r.has_head:
         names = ", ".join(sorted({z.zone for z in high}))
         code = "lowmem" if any(z.zone == "HighMem" for z in high) else "zone"
@@ -325,6 +326,13 @@ def _diagnose_zones(a: Analysis) -> None:
             else "the request may not use it"
         )
         a.diagnosis.append((code, f"{kib(spare * kb)} are free in {names}, but {why}."))
+    if any(part.name == "HighMem" for part in r.mem.zones) and not r.is_memcg:
+        parts = [part for part in r.mem.zones if part.name not in ("HighMem", "Movable")]
+        low = sum(part.pages("managed") or part.pages("present") for part in parts) * kb
+        slab = _part(a, "slab", "slab_reclaimable", "slab_unreclaimable")
+        if low and slab * 2 > low:
+            text = f"Kernel objects (slab) fill low memory: {kib(slab)} of {kib(low)}."
+            a.diagnosis.append(("lowmem-slab", text))
     cma = sum(part.pages("free_cma") for part in r.mem.zones)
     free = sum(part.pages("free") for part in r.mem.zones)
     if cma * 2 > free and cma * kb > 4096 and any(z.unusable * 2 > z.free for z in mine):

@@ -271,6 +271,33 @@ def test_openvz_and_allocating_task() -> None:
     assert any("vm.oom_kill_allocating_task is set" in why for why in row["ranking"]["why"])
 
 
+def test_low_memory_of_2_6_16() -> None:
+    """32 bits, wrapped: slab fills low memory; a second request may use DMA alone, DMA32 is free."""
+    text = (
+        "oom-killer: gfp_mask=0xd0, order=0\nMem-info:\n"
+        "Free pages:     2486564kB (2479256kB HighMem)\n"
+        "Active:2000 inactive:390 dirty:7 writeback:0 unstable:0 free:621641 \nslab:216000 mapped:1681\n"
+        "Normal free:3720kB min:3756kB low:4692kB high:5632kB active:0kB \n"
+        "inactive:0kB present:901120kB pages_scanned:18 all_unreclaimable? yes\n"
+        "lowmem_reserve[]: 0 0 25600\n"
+        "HighMem free:2479256kB min:512kB low:640kB high:768kB active:8256kB \n"
+        "inactive:1568kB present:3276800kB pages_scanned:0 all_unreclaimable? no\n"
+        "lowmem_reserve[]: 0 0 0\nOut of Memory: Killed process 44 (portmap).\n"
+        "oom-killer: gfp_mask=0xd1, order=4\nMem-info:\n"
+        "DMA free:44kB min:32kB low:40kB high:48kB active:0kB inactive:0kB\n"
+        "present:16384kB pages_scanned:0 all_unreclaimable? no\nlowmem_reserve[]: 0 0 0 0\n"
+        "DMA32 free:2843340kB min:7128kB low:8908kB high:10692kB active:100kB inactive:200kB\n"
+        "present:3071744kB pages_scanned:0 all_unreclaimable? no\nlowmem_reserve[]: 0 0 0 0\n"
+        "Out of Memory: Killed process 48 (dbus-daemon).\n"
+    )
+    first, second = told(text)
+    assert first["request"]["gfp_numbering"] == "2.6.18" and first["ranking"]["rule"] == "badness"
+    assert {"lowmem", "lowmem-slab"} <= {d["code"] for d in first["diagnosis"]}
+    assert (first["victim"]["pid"], second["victim"]["pid"]) == (44, 48)
+    assert [(z["zone"], z["allowed"]) for z in second["zones"]] == [("DMA", True), ("DMA32", False)]
+    assert "zone" in {d["code"] for d in second["diagnosis"]}
+
+
 def test_arm_of_2_6_36() -> None:
     """Its own words for pages; root's 30 points less: 10200 * 1000 / (16000 - 1000) - 30 = 650."""
     text = (

@@ -418,7 +418,7 @@ class MapsReport:
         if not self.given and n > limit + 1:
             state = "more than the default limit allows"
         tail = f"; {len(largest.members):,} ({share:.1f}%) are {largest.what}"
-        return f"{n:,} mapping{'s' * (n != 1)}, {state}{tail if share >= 50 or n > 1000 else ''}."
+        return f"{n:,} mapping{'s' * (n != 1)}, {state}{tail if (n >= RUN and share >= 50) or n > 1000 else ''}."
 
     def _limit(self) -> list[str]:
         n, limit = self.map_count, self.max_map_count
@@ -432,7 +432,8 @@ class MapsReport:
         return [
             f"Limit {limit:,} ({where}): mmap() and brk() may make {self.new:,} more; calls for a part of a "
             f"mapping (mprotect(), munmap(), madvise() ...) may split {self.splits:,} more times; "
-            f"mremap() moves {'while' if moves else 'nothing until'} there are fewer than {limit - 3:,}. "
+            f"mremap() moves {'while' if moves else 'nothing until'} there are fewer than {max(limit - 3, 0):,} "
+            f"(to a given address: {max(limit - 5, 0):,}). "
             "Then ENOMEM (pthread_create(): EAGAIN), however much memory is free."
         ]
 

@@ -188,6 +188,7 @@ def vm_area_dup(orig: VmAreaStruct) -> VmAreaStruct:
     new.vm_file, new.vm_ops, new.anon_vma = orig.vm_file, orig.vm_ops, orig.anon_vma
     new.vm_private_data, new.vm_policy = orig.vm_private_data, orig.vm_policy
     new.vm_userfaultfd_ctx, new.anon_name = orig.vm_userfaultfd_ctx, orig.anon_name
+    new.swap_readahead_info = orig.swap_readahead_info
     return new
 
 

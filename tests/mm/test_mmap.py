@@ -6,6 +6,7 @@ import pytest
 
 from mmcore.arch.x86.fault import SigSegv, Translation, touch
 from mmcore.arch.x86.mmap import ADDR_COMPAT_LAYOUT, PF_RANDOMIZE, arch_pick_mmap_layout
+from mmcore.arch.x86.pgtable import translate
 from mmcore.errors import *
 from mmcore.kernel.fork import do_exit, kernel_clone, spawn
 from mmcore.machine import Machine, bare_zone
@@ -721,4 +722,23 @@ def test_a_huge_page_moves_as_a_whole_or_is_split(m, mm):
     assert touch(m, to + 5 * PG, "w").pfn == frame + 5
     assert mremap.sys_mremap(mm, to, 2 * MB, 2 * MB, 3, to + (1 << 31) + PG) > 0
     assert touch(m, to + (1 << 31) + 6 * PG, "w").pfn == frame + 5
+    validate_mappings(m)
+
+
+def test_fork_wipes_skips_and_unlocks(m, mm):
+    """What the child has: nothing of MADV_WIPEONFORK, no MADV_DONTFORK at all, no locks."""
+    sys_mmap(mm, A, 6 * PG, RW, FIXED, None)
+    for page in range(6):
+        touch(m, A + page * PG, "w")
+    assert madvise.sys_madvise(mm, A, 2 * PG, madvise.MADV_WIPEONFORK) == 0
+    assert madvise.sys_madvise(mm, A + 2 * PG, 2 * PG, madvise.MADV_DONTFORK) == 0
+    assert mlock.sys_mlock(mm, A + 4 * PG, 2 * PG) == 0
+    child = kernel_clone(m.current)
+    assert not isinstance(child, int)
+    got = [(v.vm_start - A) // PG for v in child.mm.mm_mt if A <= v.vm_start < A + 6 * PG]
+    assert got == [0, 4] and child.mm.locked_vm == 0 and mm.locked_vm == 2
+    there = [translate(child.mm, A + page * PG) is not None for page in range(6)]
+    assert there == [False, False, False, False, True, True]
+    wiped = child.mm.mm_mt.walk(A)
+    assert wiped.anon_vma is None and not wiped.anon_vma_chain
     validate_mappings(m)

@@ -143,7 +143,7 @@ def test_an_unanswered_exercise_carries_its_form():
 
 def test_a_new_seed_is_a_new_problem():
     ch02 = ("ch02.free-order", "ch02.gfp", "ch02.claim", "ch02.high-min")
-    ch05 = ("ch05.addresses", "ch05.not-copied", "ch05.cannot-fork")
+    ch05 = ("ch05.addresses", "ch05.not-copied", "ch05.cannot-fork", "ch10.first-toucher")
     for name in (*ch02, "ch03.indices", *ch05):
         task = checks.find(name)
         cases = [task.case(seed) for seed in range(1, 6)]

@@ -48,17 +48,23 @@ def unclaimed() -> Steps:
     return steps
 
 
-@exercise("ch10.sleep")
-def sleep() -> Steps:
-    """Return overage, jiffies for 64 pages and for 16, and milliseconds, at 105 % and HZ 250."""
+@exercise(
+    "ch10.sleep",
+    vary=lambda rng: {"percent": rng.randint(101, 116), "pages": rng.randint(4, 60)},
+)
+def sleep(percent: int = 105, pages: int = 16) -> Steps:
+    """Return overage, jiffies for 64 pages and for fewer, and milliseconds, at HZ 250.
+
+    :param percent: of memory.high, in use
+    """
     high = 100 << 8
-    overage = mc.calculate_overage(105 << 8, high)
-    few = mc.calculate_high_delay(250, 16, overage)
+    overage = mc.calculate_overage(percent << 8, high)
+    few = mc.calculate_high_delay(250, pages, overage)
     return [
         ("overage", overage),
         ("jiffies for 64 pages", mc.calculate_high_delay(250, 64, overage)),
-        ("jiffies for 16 pages", few),
-        ("milliseconds for 16 pages", few * 1000 // 250),
+        (f"jiffies for {pages} pages", few),
+        (f"milliseconds for {pages} pages", few * 1000 // 250),
     ]
 
 
@@ -124,16 +130,18 @@ def false_oom() -> Steps:
     return steps
 
 
-@exercise("ch10.first-toucher")
-def first_toucher() -> Steps:
-    """Return what two groups are charged in pages for a file of 640 pages that both read, a first."""
+@exercise("ch10.first-toucher", vary=lambda rng: {"pages": rng.randint(1, 2000)})
+def first_toucher(pages: int = 640) -> Steps:
+    """Return what two groups are charged in pages for a file that both read, a first."""
     _, top = machine()
     a, b = group(top, "a"), group(top, "b")
     cached = 0
 
     def read(memcg: mc.MemCgroup) -> None:
         nonlocal cached
-        while cached < 640:  # pages that are in the page cache already are charged to nobody again
+        while (
+            cached < pages
+        ):  # pages that are in the page cache already are charged to nobody again
             mc.try_charge_memcg(memcg, GFP_KERNEL, 1)
             cached += 1
 

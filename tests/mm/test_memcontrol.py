@@ -9,11 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mmcore.arch.x86.fault import touch
 from mmcore.errors import EAGAIN, EBUSY, EINVAL, ENOMEM
 from mmcore.kernel.cgroup import cgroup as cg
 from mmcore.kernel.fork import spawn
 from mmcore.machine import Machine
 from mmcore.mm import memcontrol as mc
+from mmcore.mm import mmap
 from mmcore.mm.gfp import (
     __GFP_NOFAIL,
     __GFP_NORETRY,
@@ -171,6 +173,28 @@ def test_a_task_waits_when_reclaim_gets_nothing() -> None:
     assert slept == [wait] and wait > m.config.HZ // 100
     # One attempt with what is due, then 17 with 32 pages.
     assert g.memory_events[mc.MEMCG_HIGH] == 17
+
+
+def test_a_fault_pays_on_its_way_back_to_user_space() -> None:
+    m, top = machine()
+    g = group(top, "g")
+    task = m.current
+    assert task is not None and task.mm is not None
+    cg.cgroup_attach_task(g.css.cgroup, task)
+    slept: list[int] = []
+    m.memcg.hooks.schedule_timeout_killable = lambda m, t: slept.append(t)
+    m.transparent_hugepage_enabled = "never"
+    mc.memory_high_write(g, "1M")
+    anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    start = mmap.do_mmap(task.mm, None, 0, 4 << 20, mmap.PROT_READ | mmap.PROT_WRITE, anonymous)
+    pages = iter(range(start, start + (4 << 20), 4096))
+    # A write by the kernel, as from read(), is paid when the system call returns.
+    while not task.memcg_nr_pages_over_high:
+        touch(m, next(pages), "w", user=False)
+    assert not slept
+    touch(m, next(pages), "w")
+    assert not task.memcg_nr_pages_over_high
+    assert g.memory_events[mc.MEMCG_HIGH] > 0
 
 
 def test_files_refuse_what_they_should() -> None:

@@ -35,7 +35,7 @@ from mmcore.arch.x86.pgtable_types import (
 from mmcore.cint import ULONG_MAX
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import EFAULT, KernelBug, ParseError, UsageError
-from mmcore.mm import memory
+from mmcore.mm import memcontrol, memory
 from mmcore.mm import vma as vma_
 from mmcore.mm.mm import (
     FAULT_FLAG_DEFAULT,
@@ -806,6 +806,8 @@ def touch(
         if isinstance(result, GeneralProtection):
             return result
         outcome = exc_page_fault(m, regs, result.error_code, result.address)
+        if user:  # irqentry_exit_to_user_mode(): what was charged above memory.high is paid now
+            memcontrol.resume_user_mode_work(m)
         if not isinstance(outcome, Handled):
             return outcome
         if is_vsyscall_vaddr(address):

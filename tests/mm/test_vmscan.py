@@ -68,11 +68,15 @@ def free_pages(m: Machine) -> int:
     return sum(z.vm_stat[NR_FREE_PAGES] for z in zones)
 
 
-def check(m: Machine) -> None:
+def check_lists(m: Machine) -> None:
     swap.lru_add_drain_all(m)
     inline.validate_lrus(m)
     swapfile.validate_swap(m)
     validate_mappings(m)
+
+
+def check(m: Machine) -> None:
+    check_lists(m)
     stat = m.node_data[0].vm_stat
     assert stat[NR_ISOLATED_ANON] == stat[NR_ISOLATED_FILE] == 0
     e = m.vm_event
@@ -488,3 +492,58 @@ def test_boosted_watermarks_are_paid_for_with_page_cache(mglru: bool) -> None:
     else:
         assert 100 <= m.vm_event[PGSTEAL_KSWAPD] < 200
     check(m)
+
+
+@BOTH
+def test_groups_forks_and_huge_pages_under_pressure(mglru: bool) -> None:
+    m = machine(mglru, swap_pages=4000, synchronous=mglru)
+    m.transparent_hugepage_enabled = "always" if mglru else "never"
+    rng = random.Random(5)
+    memcontrol.mem_cgroup_init(m, "")
+    spawn(m, "init")
+    assert m.cgrp_dfl_root is not None
+    top = m.cgrp_dfl_root.cgrp
+    cgroup.cgroup_subtree_control_write(top, "+memory")
+    mapping = filemap.AddressSpace(4000 * 4096, "file")
+    tasks, areas, groups = [], {}, []
+    for name in ("a", "b", "c"):
+        made = cgroup.cgroup_mkdir(top, name)
+        assert not isinstance(made, int)
+        groups.append(memcontrol.memcg_of(made))
+        if name != "c":
+            memcontrol.memory_max_write(groups[-1], str(1200 * 4096))
+        task = spawn(m, name)
+        assert task.mm is not None and cgroup.cgroup_attach_task(made, task) == 0
+        anon = mmap.sys_mmap(task.mm, 0, 2500 * 4096, RW, PRIVATE, None, 0)
+        file = mmap.sys_mmap(
+            task.mm, 0, 4000 * 4096, mmap.PROT_READ, mmap.MAP_SHARED, filemap.File(mapping), 0
+        )
+        areas[task.pid] = anon, file
+        tasks.append(task)
+    for step in range(6000):
+        task = rng.choice(tasks)
+        switch_to(m, task)
+        anon, file = areas[task.pid]
+        what = rng.random()
+        if what < 0.6:
+            touch(m, anon + int(rng.random() ** 2 * 2500) * 4096, rng.choice("rww"))
+        elif what < 0.997:
+            touch(m, file + int(rng.random() ** 2 * 4000) * 4096, "r")
+        elif len(tasks) < 5:
+            child = kernel_clone(task)
+            assert not isinstance(child, int)
+            areas[child.pid] = areas[task.pid]
+            tasks.append(child)
+        else:
+            do_exit(tasks.pop())
+        if step % 2000 == 1999:
+            check_lists(m)
+            assert all(memcg.memory.usage <= 1200 for memcg in groups[:2])
+    assert m.vm_event[PSWPOUT] > 1000 < m.vm_event[PGSTEAL_FILE]
+    for task in tasks:
+        do_exit(task)
+    filemap.truncate_setsize(m, mapping, 0)
+    check_lists(m)
+    for memcg in groups:
+        memcontrol.drain_all_stock(memcg)
+        assert memcg.memory.usage == 0

@@ -40,6 +40,22 @@ def chapter_file(number: str) -> str:
     return f"book/{found[0].stem}"
 
 
+def doctrees(builder: str, out: Path, toc: Path) -> Path:
+    """Return the folder of the pages as Sphinx has read them; they are forgotten when the contents change.
+
+    A chapter that joins takes a label from the page of those to come, and Sphinx, which reads one changed
+    page after the other, would then find the label twice.
+    """
+    folder = out.parent / f".doctrees-{builder}"
+    mark = folder / "contents"
+    contents = toc.read_bytes()
+    if folder.exists() and not (mark.exists() and mark.read_bytes() == contents):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_bytes(contents)
+    return folder
+
+
 def run_sphinx(builder: str, out: Path, overrides: dict[str, Any], *, strict: bool) -> None:
     """Run Jupyter Book's Sphinx build; leave the program if it fails."""
     from jupyter_book.sphinx import build_sphinx
@@ -56,7 +72,7 @@ def run_sphinx(builder: str, out: Path, overrides: dict[str, Any], *, strict: bo
         noconfig=True,
         path_config=ROOT / "_config.yml",
         confoverrides=settings,
-        doctreedir=out.parent / f".doctrees-{builder}",
+        doctreedir=doctrees(builder, out, Path(settings["external_toc_path"])),
         builder=builder,
         warningiserror=strict,
         keep_going=True,

@@ -41,7 +41,16 @@ from mmcore.proc import (
 )
 from mmcore.proc.capture import Capture
 from mmcore.proc.dmesg import BootLog
-from mmcore.report import alloctrace, cgrouplog, faults, oom_report, pgmap, sweep, vmalog
+from mmcore.report import (
+    alloctrace,
+    cgrouplog,
+    faults,
+    mapscript,
+    oom_report,
+    pgmap,
+    sweep,
+    vmalog,
+)
 
 __all__ = [
     "COMPARISONS",
@@ -857,6 +866,23 @@ def _address_space(s: Subject) -> Result:
     if not result.total:
         raise NotComparable("needs a log of calls that change an address space")
     return result
+
+
+@_register(
+    "mappings",
+    EXACT,
+    "Addresses, lines of maps, results and counts follow from the program's segments, its calls and the "
+    "machine's memory, with addresses not randomised; what the lines at the start show of the program "
+    "itself is given and not counted.",
+    "overcommit",
+)
+def _mappings(s: Subject) -> Result:
+    result = Result(sections=["mappings"])
+    if "at the start 1: " not in (s.cap.get("mappings") or ""):
+        raise NotComparable("needs the answers of the program mappings")
+    if "norandmaps" not in (s.cap.get("cmdline") or s.cap.header.get("kernel_cmdline") or ""):
+        raise NotComparable("needs addresses that are not randomised (norandmaps)")
+    return result.extend(mapscript.compare(s.cap))
 
 
 @_register(

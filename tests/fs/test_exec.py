@@ -38,7 +38,7 @@ def named(mm, name):
 
 
 def test_the_layout_is_the_recorded_one():
-    from mmcore.viz.figures.ch05_beside import kernel_questions, model_questions
+    from mmcore.report.mapscript import kernel_questions, model_questions
 
     capture = load("n1-1g/mappings")
     theirs = kernel_questions(capture, "at the start")

@@ -72,7 +72,7 @@ def test_an_allocation_trace_is_equal_in_events_frames_and_lists() -> None:
 def test_each_comparison_runs_on_some_capture() -> None:
     """None of them is dead; marks-now alone needs a record without its boot."""
     names = ["n1-1g/memblock", "n1-1g/physical", "n1-1g/watermarks", "n1-1g/pagetables"]
-    names += ["n1-1g/faults", "n1-1g/oops", "n1-256m-pmem/cgroup"]
+    names += ["n1-1g/faults", "n1-1g/oops", "n1-256m-pmem/cgroup", "n1-1g/mappings"]
     ran = {o.comparison.name for n in names for o in c.compare(n).ran()}
     text = re.sub(r"=== dmesg \|.*?(?==== )", "", text_of("n1-1g/physical"), flags=re.DOTALL)
     ran |= {o.comparison.name for o in run(text).ran()}
@@ -122,6 +122,8 @@ def changed(text: str, section: str, pattern: str) -> str:
         ("watermarks", "sweep", r"^watermark_scale_factor=50 .*promo=(\d+)", "sysctl-sweep", "=50"),
         ("pagetables", "pgmap", r"^a2 write 2,3,4 3 .*count=(\d+)", "page-tables", "a2 write"),
         ("faults", "faults", r"^write 1: minflt \+(\d)", "faults", "write 1"),
+        ("mappings", "mappings", r"^calls that succeeded: (\d+)", "mappings", "calls that"),
+        ("mappings", "mappings", r"^between touched 1: \w+-(\w+)", "mappings", "touched 1"),
     ],
 )
 def test_a_changed_integer_is_found_and_named(

@@ -11,7 +11,7 @@ from mmcore.viz import ParamError, beside, check, render
 
 ch05 = importlib.import_module("mmcore.viz.figures.ch05")
 ch05_malloc = importlib.import_module("mmcore.viz.figures.ch05_malloc")
-rows = importlib.import_module("mmcore.viz.figures.ch05_beside")
+rows = importlib.import_module("mmcore.report.mapscript")
 exercises = importlib.import_module("mmcore.viz.exercises.ch05")
 
 

@@ -1,4 +1,8 @@
-"""The model's side of the recording of chapter 5's questions: the same process asks them of the engine."""
+"""The recording of the questions about mappings, and the model's side: the same process asks the engine.
+
+A recording has one line "NAME: ANSWER" for each question: addresses, errors as -errno, counts, lines of
+/proc/self/maps. The model's process is made by execve() of the recorded program and makes the same calls.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 from mmcore.arch.x86 import uaccess
 from mmcore.arch.x86.fault import touch
+from mmcore.errors import ParseError, UsageError
 from mmcore.fs.exec import Program, Segment, do_execve
 from mmcore.kernel.fork import TaskStruct, do_exit, kernel_clone, spawn, switch_to
 from mmcore.machine import Machine
@@ -15,7 +20,7 @@ from mmcore.mm.mm import MmStruct
 from mmcore.proc import task_mmu
 from mmcore.proc.capture import Capture
 
-__all__ = ["kernel_questions", "model_questions", "recorded_program"]
+__all__ = ["boot", "compare", "kernel_questions", "model_questions", "recorded_program"]
 
 PG, MIB = 4096, 1 << 20
 W = 0x1000_0000_0000
@@ -24,17 +29,42 @@ PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 FIXED = PRIVATE | mmap.MAP_FIXED
 Rows = dict[str, tuple[str, ...]]
 
-_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) \S+ \S+ *(.*)")
+_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) (\S+) (\S+) *(.*)")
+
+
+def boot(capture: Capture) -> Machine:
+    """Boot a machine of the recorded size, with the recorded initial RAM disk if its size is known.
+
+    :raises UsageError: for sizes that no machine has
+    """
+    spec = capture.header.get("topology_spec")
+    memory = spec.get("memory") if isinstance(spec, dict) else None
+    m = Machine.boot(memory if isinstance(memory, str) else "1G")
+    size, usual = capture.header.get("initrd_bytes"), m.boot_params.initrd
+    if type(size) is int and usual is not None:
+        # The loader puts its end at the same place whatever its size.
+        start = usual[1] - size & -PG
+        m = Machine.boot(memory if isinstance(memory, str) else "1G", initrd=(start, start + size))
+    return m
+
+
+def _answers(capture: Capture) -> list[tuple[str, str]]:
+    """Return (question, answer as it was printed) of each recorded line."""
+    rows = []
+    for line in capture["mappings"].splitlines():
+        name, colon, answer = line.partition(": ")
+        if colon:
+            rows.append((name, answer))
+    return rows
 
 
 def kernel_questions(capture: Capture, only: str = "") -> Rows:
     """Return the recorded answers: name -> words; a line of maps is its range, rights and name."""
     rows: Rows = {}
-    for line in capture["mappings"].splitlines():
-        name, _, answer = line.partition(": ")
+    for name, answer in _answers(capture):
         match = _LINE.fullmatch(answer)
         if match is not None:
-            path = "" if match[5].startswith("/") else match[5]
+            path = "" if match[7].startswith("/") else match[7]
             rows[name] = (
                 f"{int(match[1], 16):x}-{int(match[2], 16):x}",
                 match[3],
@@ -46,14 +76,20 @@ def kernel_questions(capture: Capture, only: str = "") -> Rows:
 
 
 def recorded_program(capture: Capture) -> tuple[Program, int, int, int]:
-    """Return the program whose start was recorded, the end of its RELRO, and its heap's two ends."""
-    lines = [_LINE.fullmatch(x.partition(": ")[2]) for x in capture["mappings"].splitlines() if x.startswith("at the start")]  # fmt: skip
+    """Return the program whose start was recorded, the end of its RELRO, and its heap's two ends.
+
+    :raises ParseError: if its mappings are not those of a static program
+    """
+    found = [_LINE.fullmatch(text) for name, text in _answers(capture) if name.startswith("at the start")]  # fmt: skip
     rows = [
-        (int(m[1], 16), int(m[2], 16), m[3], int(m[4], 16), m[5]) for m in lines if m is not None
+        (int(m[1], 16), int(m[2], 16), m[3], int(m[4], 16), m[7]) for m in found if m is not None
     ]
     code = [r for r in rows if r[4].startswith("/")]
-    bss = next(r for r in rows if not r[4])
-    heap = next(r for r in rows if r[4] == "[heap]")
+    bss = next((r for r in rows if not r[4]), None)
+    heap = next((r for r in rows if r[4] == "[heap]"), None)
+    if len(code) != 5 or bss is None or heap is None:
+        problem = "no map of a static program, which has five mappings of its file, .bss and [heap]"
+        raise ParseError("mappings", 1, "", problem)
     relro, data = code[3], code[4]
     segments = [
         Segment(a, offset, b - a, b - a, rights.replace("-", "").rstrip("p"))
@@ -62,25 +98,31 @@ def recorded_program(capture: Capture) -> tuple[Program, int, int, int]:
     # RELRO and data are one segment, of which the C library makes the beginning read-only.
     filesz = data[1] - relro[0]
     segments.append(Segment(relro[0], relro[3], filesz, filesz + bss[1] - bss[0], "rw"))
-    return Program("/bin/mappings", tuple(segments)), relro[1], heap[0], heap[1]
+    return Program(code[0][4], tuple(segments)), relro[1], heap[0], heap[1]
 
 
 class _Asker:
     """The recorded program, on the model."""
 
     def __init__(self, capture: Capture) -> None:
-        self.m = Machine.boot("1G")
+        self.m = boot(capture)
+        text = (capture.get("overcommit") or "").strip()
+        if text in ("0", "1", "2"):
+            util.set_overcommit_memory(self.m, int(text))
         self.m.paging.randomize_va_space = 0
         task = spawn(self.m, "mappings")
         program, relro, _, end = recorded_program(capture)
         if error := do_execve(task, program):
-            raise ValueError(f"execve() of the recorded program gives {error}")
+            raise UsageError(f"execve() of the recorded program gives {error}")
         self.task = task
         mm = self.mm
         start = program.segments[-1].vaddr
         mprotect.sys_mprotect(mm, start, relro - start, mmap.PROT_READ)
         mmap.sys_brk(mm, end)
+        self.heap_start = f"{mm.start_brk:08x}"
         self.rows: Rows = {}
+        #: name -> the line of maps as the kernel prints it
+        self.texts: dict[str, str] = {}
 
     @property
     def mm(self) -> MmStruct:
@@ -104,6 +146,7 @@ class _Asker:
                 a, b, rights, _ = task_mmu.map_fields(vma)
                 name = "" if vma.vm_file is not None else task_mmu.vma_name(vma)
                 self.say(f"{title} {n}", f"{a:x}-{b:x}", rights, *([name] if name else []))
+                self.texts[f"{title} {n}"] = task_mmu.show_map_vma(vma).rstrip("\n")
 
     def forked(self) -> TaskStruct:
         """Let a child run; `back()` ends it."""
@@ -261,8 +304,8 @@ class _Asker:
         self.back(child)
 
 
-def model_questions(capture: Capture, only: str = "") -> Rows:
-    """Return the model's answers to all questions of the recording, or to those whose name begins with @only."""
+def _asked(capture: Capture) -> _Asker:
+    """Ask the model everything that the recorded program asked."""
     a = _Asker(capture)
     a.lines("at the start")
     for ask in (
@@ -277,4 +320,31 @@ def model_questions(capture: Capture, only: str = "") -> Rows:
         a.opening,
     ):
         ask()
-    return {k: v for k, v in a.rows.items() if k.startswith(only)}
+    return a
+
+
+def model_questions(capture: Capture, only: str = "") -> Rows:
+    """Return the model's answers to all questions of the recording, or to those whose name begins with @only."""
+    return {k: v for k, v in _asked(capture).rows.items() if k.startswith(only)}
+
+
+def compare(capture: Capture) -> list[tuple[str, str, str]]:
+    """Return (question, model's answer, kernel's answer), lines of maps character by character.
+
+    The program's own segments and its heap's end are taken from the recording, so the lines that show
+    them at the start are not compared; where the heap begins is.
+
+    :raises ParseError: if the recorded program's own mappings are missing
+    """
+    asked = _asked(capture)
+    theirs = dict(_answers(capture))
+    heap = recorded_program(capture)[2]
+    rows = [("at the start, the heap begins", asked.heap_start, f"{heap:08x}")]
+    for name in dict.fromkeys([*asked.rows, *theirs]):
+        mine = asked.texts.get(name) or " ".join(asked.rows.get(name, ("(not asked)",)))
+        kernel = theirs.get(name, "(no answer)")
+        line = _LINE.fullmatch(kernel)
+        given = line is not None and (line[7].startswith("/") or line[7] in ("", "[heap]"))
+        if not (given and name.startswith("at the start")):
+            rows.append((name, mine, kernel))
+    return rows

@@ -49,7 +49,6 @@ _VALUE = re.compile(
     r"|KSM|LazyFree|\w{4,5}HugePages|\w{4,5}PmdMapped|Swap|SwapPss|Locked|THPeligible|ProtectionKey|VmFlags):"
 )
 _SETTING = re.compile(r"(?:vm\.)?(max_map_count|threads) ?[=:]\s*(\d{1,10})", re.IGNORECASE)
-_NOT_LINE = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(slots=True)
@@ -74,7 +73,7 @@ def _kept(text: str) -> tuple[list[str], dict[str, int], int]:
     left_out = 0
     begun = nameless = False
     for number, raw in numbered_lines(text):
-        line = _NOT_LINE.sub("\ufffd", raw).strip()
+        line = raw.strip(" \t\r")  # what else splits lines for Python may stand in a name
         if not line:
             continue
         if _MAPPING.match(line) or _VALUE.match(line):

@@ -302,7 +302,10 @@ def test_texts_of_other_kernels_and_machines() -> None:
     assert maps.report("1048576\n" + line(BASE, PG)).max_map_count == 1048576
     assert maps.report("vm.max_map_count = 99\n" + line(BASE, PG)).max_map_count == 99
     strange = line(BASE, PG, "r--p", 0, 5, "/tmp/a\x0cb\u2028c\x85d")
-    assert len(maps.read(strange + line(BASE + PG, PG)).entries) == 2
+    entries = maps.read(strange + line(BASE + PG, PG)).entries
+    assert [e.name for e in entries] == ["/tmp/a\x0cb\u2028c\x85d", ""]
+    ends = line(BASE, PG, "r--p", 0, 5, "/tmp/a\x1e")
+    assert maps.read(ends).entries[0].name == "/tmp/a\x1e"
 
 
 @pytest.mark.parametrize(

@@ -886,6 +886,36 @@ def _mappings(s: Subject) -> Result:
 
 
 @_register(
+    "limits",
+    EXACT,
+    "What the first process may use follows from constants and, for its children and signals, from the "
+    "memory that was free before the allocator started; the guest's own shell changes none.",
+    "/proc/self/limits",
+)
+def _limits(s: Subject) -> Result:
+    spec = s.cap.header.get("topology_spec")
+    plain = isinstance(spec, dict) and "memory" in spec and spec.keys() <= {"memory", "cpus"}
+    if not (s.cap.get("limits") or "").startswith("Limit ") or "initrd_bytes" not in s.cap.header:
+        raise NotComparable("needs /proc/self/limits of a guest of the lab")
+    if not plain:
+        raise NotComparable("needs a guest with one node, whose memory is that of the topology")
+    return Result().extend(mapscript.compare_limits(s.cap))
+
+
+@_register(
+    "overcommit",
+    EXACT,
+    "The mode is the one that the kernel starts with; CommitLimit follows from MemTotal and SwapTotal, "
+    "which are given.",
+    "/proc/sys/vm/overcommit_memory",
+)
+def _overcommit(s: Subject) -> Result:
+    if not s.section("overcommit").strip().isdecimal():
+        raise NotComparable("needs /proc/sys/vm/overcommit_memory in a section 'overcommit'")
+    return Result().extend(mapscript.compare_overcommit(s.cap))
+
+
+@_register(
     "faults",
     EXACT,
     "Each access faults or not, with an error code and a signal that the page table decides.",

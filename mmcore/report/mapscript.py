@@ -11,16 +11,25 @@ from typing import Any
 
 from mmcore.arch.x86 import uaccess
 from mmcore.arch.x86.fault import touch
+from mmcore.boot import set_initrd, set_memory_map
 from mmcore.errors import ParseError, UsageError
 from mmcore.fs.exec import Program, Segment, do_execve
 from mmcore.kernel.fork import TaskStruct, do_exit, kernel_clone, spawn, switch_to
 from mmcore.machine import Machine
 from mmcore.mm import madvise, mmap, mprotect, mremap, util
 from mmcore.mm.mm import MmStruct
-from mmcore.proc import task_mmu
+from mmcore.proc import limits, meminfo, task_mmu
 from mmcore.proc.capture import Capture
 
-__all__ = ["boot", "compare", "kernel_questions", "model_questions", "recorded_program"]
+__all__ = [
+    "boot",
+    "compare",
+    "compare_limits",
+    "compare_overcommit",
+    "kernel_questions",
+    "model_questions",
+    "recorded_program",
+]
 
 PG, MIB = 4096, 1 << 20
 W = 0x1000_0000_0000
@@ -38,14 +47,24 @@ def boot(capture: Capture) -> Machine:
     :raises UsageError: for sizes that no machine has
     """
     spec = capture.header.get("topology_spec")
-    memory = spec.get("memory") if isinstance(spec, dict) else None
-    m = Machine.boot(memory if isinstance(memory, str) else "1G")
-    size, usual = capture.header.get("initrd_bytes"), m.boot_params.initrd
-    if type(size) is int and usual is not None:
-        # The loader puts its end at the same place whatever its size.
-        start = usual[1] - size & -PG
-        m = Machine.boot(memory if isinstance(memory, str) else "1G", initrd=(start, start + size))
-    return m
+    known = spec if isinstance(spec, dict) else {}
+    memory, cpus = known.get("memory"), known.get("cpus")
+    size, cmdline = (capture.header.get(key) for key in ("initrd_bytes", "kernel_cmdline"))
+    m = Machine()
+    initrd = None
+    if type(size) is int:
+        # The loader puts the disk's end below the top of low memory, whatever its size.
+        set_memory_map(m, memory if isinstance(memory, str) else "1G")
+        set_initrd(m, "default")
+        assert m.boot_params.initrd is not None
+        end = m.boot_params.initrd[1]
+        initrd = (end - size & -PG, (end - size & -PG) + size)
+    return Machine.boot(
+        memory if isinstance(memory, str) else "1G",
+        cpus=cpus if type(cpus) is int else 1,
+        cmdline=cmdline if isinstance(cmdline, str) else "",
+        initrd=initrd or "default",
+    )
 
 
 def _answers(capture: Capture) -> list[tuple[str, str]]:
@@ -347,4 +366,33 @@ def compare(capture: Capture) -> list[tuple[str, str, str]]:
         given = line is not None and (line[7].startswith("/") or line[7] in ("", "[heap]"))
         if not (given and name.startswith("at the start")):
             rows.append((name, mine, kernel))
+    return rows
+
+
+def compare_limits(capture: Capture) -> list[tuple[str, str, str]]:
+    """Return (where, model, kernel) of each line of /proc/self/limits, in a guest whose init set none."""
+    mine = limits.render(limits.init_rlimits(boot(capture))).splitlines()
+    theirs = capture["limits"].splitlines()
+    rows = []
+    for i in range(max(len(mine), len(theirs))):
+        a, b = (lines[i] if i < len(lines) else "(none)" for lines in (mine, theirs))
+        rows.append((f"limits line {i + 1}", a, b))
+    return rows
+
+
+def compare_overcommit(capture: Capture) -> list[tuple[str, int, int]]:
+    """Return (where, model, kernel) of the mode nobody changed, and of what mode 2 would promise.
+
+    The pages that promises may be made from are those of the recorded MemTotal and SwapTotal. A machine
+    that is no guest of the lab may have been set up otherwise: its mode is not compared.
+    """
+    m, rows = boot(capture), []
+    if "initrd_bytes" in capture.header:
+        ours = m.paging.sysctl_overcommit_memory
+        rows.append(("overcommit_memory", ours, int(capture["overcommit"])))
+    info = meminfo.parse(capture.file("/proc/meminfo") or "MemTotal: 0 kB")
+    pool = info.get("HugePages_Total", 0)  # the model has none, which the limit would leave out
+    if not pool and {"CommitLimit", "MemTotal", "SwapTotal"} <= info.keys():
+        m.totalram_pages, m.total_swap_pages = info["MemTotal"] >> 2, info["SwapTotal"] >> 2
+        rows.append(("CommitLimit", util.vm_commit_limit(m) << 2, info["CommitLimit"]))
     return rows

@@ -41,7 +41,6 @@ from mmcore.mm.mm import (
     VM_SOFTDIRTY,
     VM_STACK_FLAGS,
     MmStruct,
-    VmAreaStruct,
     VmOperationsStruct,
     mmap_write_lock,
     mmap_write_unlock,
@@ -196,6 +195,8 @@ def setup_arg_pages(mm: MmStruct, stack_top: int, string_bytes: int) -> int:
     if size >= stack_top - mm.sys.mmap_min_addr:
         return -ENOMEM
     vma = vma_.vm_area_alloc(mm, stack_top - size, stack_top, VM_STACK_FLAGS, 0)
+    if vma is None:
+        return -ENOMEM
     vma.vm_pgoff = vma.vm_start >> PAGE_SHIFT
     mmap_write_lock(mm)
     ret = mmap.insert_vm_struct(mm, vma)
@@ -261,20 +262,23 @@ def _load_image(mm: MmStruct, program: Program, bias: int, first_flags: int) -> 
     return bias
 
 
-def _special_mapping(mm: MmStruct, start: int, pages: int, flags: int, name: str) -> VmAreaStruct:
-    """Install a mapping of the kernel's own (``_install_special_mapping()``)."""
+def _special_mapping(mm: MmStruct, start: int, pages: int, flags: int, name: str) -> int:
+    """Install a mapping of the kernel's own (``_install_special_mapping()``): 0 or -ENOMEM."""
     ops = VmOperationsStruct(
         name="special_mapping_vmops", vma_name=lambda _vma: name, close=lambda _vma: None
     )
     vma = vma_.vm_area_alloc(
         mm, start, start + pages * PAGE_SIZE, flags | mm.def_flags | VM_DONTEXPAND | VM_SOFTDIRTY, 0
     )
+    if vma is None:
+        return -ENOMEM
     vma.vm_ops = ops
     mmap_write_lock(mm)
-    vma_.vma_link(mm, vma)
-    vma_.vm_stat_account(mm, vma.vm_flags, pages)
+    error = vma_.vma_link(mm, vma)
+    if not error:
+        vma_.vm_stat_account(mm, vma.vm_flags, pages)
     mmap_write_unlock(mm)
-    return vma
+    return error
 
 
 def map_vdso(mm: MmStruct) -> int:
@@ -287,9 +291,14 @@ def map_vdso(mm: MmStruct) -> int:
         return addr
     text = addr + VVAR_PAGES * PAGE_SIZE
     may = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
-    _special_mapping(mm, text, VDSO_PAGES, VM_READ | VM_EXEC | may, "[vdso]")
+    error = _special_mapping(mm, text, VDSO_PAGES, VM_READ | VM_EXEC | may, "[vdso]")
+    if error:
+        return error
     data = VM_READ | VM_MAYREAD | VM_IO | VM_DONTDUMP | VM_PFNMAP
-    _special_mapping(mm, addr, VVAR_PAGES, data, "[vvar]")
+    error = _special_mapping(mm, addr, VVAR_PAGES, data, "[vvar]")
+    if error:
+        mmap.do_munmap(mm, text, VDSO_PAGES * PAGE_SIZE)
+        return error
     return text
 
 

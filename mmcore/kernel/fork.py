@@ -16,7 +16,7 @@ from mmcore.arch.x86 import tlb
 from mmcore.arch.x86.mmap import PF_RANDOMIZE, arch_pick_mmap_layout
 from mmcore.errors import ENOMEM, UsageError
 from mmcore.kernel.cgroup.cgroup import cgroup_exit, cgroup_fork
-from mmcore.lib.maple_tree import mt_dup, mt_leaves
+from mmcore.lib.maple_tree import MapleTree, mt_dup, mt_leaves
 from mmcore.machine import Machine
 from mmcore.mm import filemap, memory, mmap, rmap, util
 from mmcore.mm import vma as vma_
@@ -34,6 +34,7 @@ from mmcore.mm.mm import (
     VmAreaStruct,
     mmap_write_lock,
     mmap_write_unlock,
+    should_failslab,
     vma_pages,
     vma_start_write,
 )
@@ -163,9 +164,9 @@ def dup_mmap(mm: MmStruct, oldmm: MmStruct) -> int:
     mmap_write_lock(mm)
     mm.total_vm, mm.data_vm = oldmm.total_vm, oldmm.data_vm
     mm.exec_vm, mm.stack_vm = oldmm.exec_vm, oldmm.stack_vm
-    mm.mm_mt = mt_dup(oldmm.mm_mt)
     gone: list[VmAreaStruct] = []
-    ret = 0
+    ret = -ENOMEM if should_failslab(oldmm.sys) else 0
+    mm.mm_mt = MapleTree() if ret else mt_dup(oldmm.mm_mt)
     for leaf in mt_leaves(mm.mm_mt):
         for i, mpnt in enumerate(leaf.slots):
             if mpnt is None:
@@ -194,16 +195,23 @@ def _dup_vma(mm: MmStruct, mpnt: VmAreaStruct) -> VmAreaStruct | int:
     vma_start_write(mpnt)
     pages = vma_pages(mpnt)
     if mpnt.vm_flags & VM_DONTCOPY:
+        if should_failslab(mm.sys):  # vma_iter_clear_gfp()
+            return -ENOMEM
         vma_.vm_stat_account(mm, mpnt.vm_flags, -pages)
         return mpnt
-    if mpnt.vm_flags & VM_ACCOUNT and util.vm_enough_memory(mpnt.vm_mm, pages):
+    charge = pages if mpnt.vm_flags & VM_ACCOUNT else 0
+    if charge and util.vm_enough_memory(mpnt.vm_mm, charge):
         return -ENOMEM
     tmp = vma_.vm_area_dup(mpnt)
+    if tmp is None:
+        util.vm_unacct_memory(mpnt.vm_mm, charge)
+        return -ENOMEM
     tmp.vm_mm = mm
     if tmp.vm_flags & VM_WIPEONFORK:
         tmp.anon_vma = None
-    else:
-        rmap.anon_vma_fork(tmp, mpnt)
+    elif rmap.anon_vma_fork(tmp, mpnt):
+        util.vm_unacct_memory(mpnt.vm_mm, charge)
+        return -ENOMEM
     tmp.vm_flags &= ~VM_LOCKED_MASK
     mm.map_count += 1
     if tmp.vm_ops is not None and tmp.vm_ops.open is not None:

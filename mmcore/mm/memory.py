@@ -321,8 +321,6 @@ def check_stable_address_space(mm: MmStruct) -> int:
 def vmf_anon_prepare(vmf: VmFault) -> int:
     """Make sure that the VMA has an anon_vma; needs mmap_lock for a moment.
 
-    Simplified: anon_vmas need no memory that could run out, so never VM_FAULT_OOM.
-
     Mirrors mm/memory.c:__vmf_anon_prepare().
     """
     vma = vmf.vma
@@ -333,18 +331,20 @@ def vmf_anon_prepare(vmf: VmFault) -> int:
             _step(vmf, "__vmf_anon_prepare", "mmap_lock busy: retry")
             vma_end_read(vma)
             return VM_FAULT_RETRY
-        _anon_vma_prepare(vmf)
+        ret = _anon_vma_prepare(vmf)
         mmap_read_unlock(vma.vm_mm)
-        return 0
-    _anon_vma_prepare(vmf)
-    return 0
+        return ret
+    return _anon_vma_prepare(vmf)
 
 
-def _anon_vma_prepare(vmf: VmFault) -> None:
-    rmap.anon_vma_prepare(vmf.vma)
+def _anon_vma_prepare(vmf: VmFault) -> int:
+    if rmap.anon_vma_prepare(vmf.vma):
+        _step(vmf, "__vmf_anon_prepare", "no memory for an anon_vma")
+        return VM_FAULT_OOM
     anon_vma = vmf.vma.anon_vma
     shared = anon_vma is not None and anon_vma.num_active_vmas > 1
     _step(vmf, "__vmf_anon_prepare", "a neighbour's anon_vma" if shared else "new anon_vma")
+    return 0
 
 
 def vmf_can_call_fault(vmf: VmFault) -> int:

@@ -551,6 +551,7 @@ class PagingState:
     :ivar die_counter: how many oopses there were
     :ivar tlb_single_page_flush_ceiling: a flush of more entries drops everything
     :ivar next_ino: inode number of the next shared-memory file
+    :ivar fail_nth: which of the next allocations of VMAs, their links and tree nodes fails; 0: none
 
     The sysctls and counters of mm/util.c and mm/mmap.c are here under the kernel's names.
     """
@@ -559,6 +560,7 @@ class PagingState:
         "cpu_tlbstate",
         "dac_mmap_min_addr",
         "die_counter",
+        "fail_nth",
         "huge_zero_folio",
         "huge_zero_refcount",
         "ignore_rlimit_data",
@@ -595,6 +597,7 @@ class PagingState:
         self.die_counter = 0
         self.layout: Any = None
         self.next_ino = 1
+        self.fail_nth = 0
         self.sysctl_max_map_count = DEFAULT_MAX_MAP_COUNT
         self.stack_guard_gap = 256 << PAGE_SHIFT
         self.mmap_min_addr = self.dac_mmap_min_addr = 65536
@@ -608,6 +611,23 @@ class PagingState:
         self.randomize_va_space = 2
         self.ignore_rlimit_data = False
         self.shmem_huge = "never"
+
+
+def should_failslab(sys: PagingState) -> bool:
+    """Tell whether the allocation that is asked for now must fail: the ``fail_nth``-th, once.
+
+    A test sets ``m.paging.fail_nth``, as /proc/self/fail-nth does; it is 0 again when one has failed.
+
+    Simplified: the caches of VMAs (with their locks), anon_vmas, anon_vma_chains and maple tree nodes.
+    A store asks for all its nodes at once, also where the kernel finds that it needs none; the second
+    try of `rmap.anon_vma_clone()` belongs to the first.
+
+    Mirrors mm/failslab.c:should_failslab().
+    """
+    if not sys.fail_nth:
+        return False
+    sys.fail_nth -= 1
+    return not sys.fail_nth
 
 
 # --- helpers of mm.h --------------------------------------------------------------------------

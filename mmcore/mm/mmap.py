@@ -665,6 +665,8 @@ def _new_vma(
 ) -> VmAreaStruct | int:
     """Make the VMA of a mapping that no neighbour takes in: the middle of __mmap_region()."""
     vma = vma_.vm_area_alloc(mm, addr, end, vm_flags, pgoff)
+    if vma is None or vma_.vma_iter_prealloc(mm):
+        return -ENOMEM
     if file is not None:
         vma.vm_file = filemap.get_file(file)
         error = filemap.mmap_file(file, vma)
@@ -711,7 +713,7 @@ def vm_munmap(mm: MmStruct, start: int, length: int, unlock: bool = False) -> in
 
 
 def insert_vm_struct(mm: MmStruct, vma: VmAreaStruct) -> int:
-    """Put a VMA made by hand into the address space: 0, or -ENOMEM if there is one already.
+    """Put a VMA made by hand into the address space: 0; or -ENOMEM, also if there is one already.
 
     Mirrors mm/mmap.c:insert_vm_struct().
     """
@@ -724,7 +726,11 @@ def insert_vm_struct(mm: MmStruct, vma: VmAreaStruct) -> int:
         if vma.anon_vma is not None:
             raise KernelBug(f"{vma!r} has pages before it is inserted")
         vma.vm_pgoff = vma.vm_start >> PAGE_SHIFT
-    return vma_.vma_link(mm, vma)
+    if vma_.vma_link(mm, vma):
+        if vma.vm_flags & VM_ACCOUNT:
+            util.vm_unacct_memory(mm, charged)
+        return -ENOMEM
+    return 0
 
 
 # --- brk --------------------------------------------------------------------------------------
@@ -809,8 +815,14 @@ def do_brk_flags(mm: MmStruct, vma: VmAreaStruct | None, addr: int, length: int,
         vmg = vma_.VmaMergeStruct(mm, addr, addr + length, flags, addr >> PAGE_SHIFT, prev=vma)
         vmg.merge_flags = vma_.VMG_FLAG_JUST_EXPAND
         merged = vma_.vma_merge_new_range(vmg)
+        if vmg.state == vma_.VMA_MERGE_ERROR_NOMEM:  # vmg_nomem()
+            util.vm_unacct_memory(mm, pages)
+            return -ENOMEM
     if merged is None:
         merged = vma_.vm_area_alloc(mm, addr, addr + length, flags, addr >> PAGE_SHIFT)
+        if merged is None or vma_.vma_iter_prealloc(mm):
+            util.vm_unacct_memory(mm, pages)
+            return -ENOMEM
         vma_start_write(merged)
         vma_.vma_iter_store(mm, merged)
         mm.map_count += 1
@@ -879,7 +891,7 @@ def expand_downwards(vma: VmAreaStruct, address: int) -> int:
     if prev is not None and not prev.vm_flags & VM_GROWSDOWN and vma_is_accessible(prev):
         if address - prev.vm_end & ULONG_MAX < mm.sys.stack_guard_gap:
             return -ENOMEM
-    if rmap.anon_vma_prepare(vma):
+    if vma_.vma_iter_prealloc(mm) or rmap.anon_vma_prepare(vma):
         return -ENOMEM
     vma_start_write(vma)
     if address >= vma.vm_start:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mmcore.config import PAGE_SHIFT
-from mmcore.errors import EBUSY, EFAULT, KernelBug
+from mmcore.errors import EBUSY, EFAULT, ENOMEM, KernelBug
 from mmcore.mm.mm import (
     MM_ANONPAGES,
     MM_SWAPENTS,
@@ -22,9 +22,11 @@ from mmcore.mm.mm import (
     VM_SEQ_READ,
     AnonVma,
     AnonVmaChain,
+    MmStruct,
     VmAreaStruct,
     add_mm_counter,
     linear_page_index,
+    should_failslab,
     vma_pages,
 )
 from mmcore.mm.mm_types import Folio, Page, folio_nr_pages
@@ -49,6 +51,7 @@ __all__ = [
     "PageAnonExclusive",
     "SetPageAnonExclusive",
     "anon_vma_alloc",
+    "anon_vma_chain_alloc",
     "anon_vma_clone",
     "anon_vma_fork",
     "anon_vma_interval_tree_foreach",
@@ -95,11 +98,15 @@ GUP_PIN_COUNTING_BIAS = 1024
 # --- anon_vma: which VMAs may map a page ------------------------------------------------------
 
 
-def anon_vma_alloc() -> AnonVma:
-    """Make an anon_vma that is its own root and parent.
+def anon_vma_alloc(mm: MmStruct) -> AnonVma | None:
+    """Make an anon_vma that is its own root and parent; None when there is no memory.
+
+    :param mm: whose allocation it is
 
     Mirrors mm/rmap.c:anon_vma_alloc().
     """
+    if should_failslab(mm.sys):
+        return None
     anon_vma = AnonVma()
     anon_vma.root = anon_vma.parent = anon_vma
     return anon_vma
@@ -148,6 +155,14 @@ def anon_vma_interval_tree_foreach(
             yield avc
 
 
+def anon_vma_chain_alloc(vma: VmAreaStruct, anon_vma: AnonVma) -> AnonVmaChain | None:
+    """Make a link between @vma and @anon_vma that neither knows yet; None when there is no memory.
+
+    Mirrors mm/rmap.c:anon_vma_chain_alloc().
+    """
+    return None if should_failslab(vma.vm_mm.sys) else AnonVmaChain(vma, anon_vma)
+
+
 def anon_vma_chain_assign(vma: VmAreaStruct, avc: AnonVmaChain) -> None:
     """Put @avc in front of the VMA's chain: at the end of the list here.
 
@@ -159,7 +174,7 @@ def anon_vma_chain_assign(vma: VmAreaStruct, avc: AnonVmaChain) -> None:
 def anon_vma_prepare(vma: VmAreaStruct) -> int:
     """Make sure that @vma has an anon_vma: a compatible neighbour's, or a new one.
 
-    :return: 0
+    :return: 0 or -ENOMEM
 
     Mirrors mm/rmap.c:__anon_vma_prepare().
     """
@@ -167,9 +182,13 @@ def anon_vma_prepare(vma: VmAreaStruct) -> int:
 
     if vma.anon_vma is not None:
         return 0
+    if should_failslab(vma.vm_mm.sys):  # the kernel allocates the link first
+        return -ENOMEM
     anon_vma = find_mergeable_anon_vma(vma)
     if anon_vma is None:
-        anon_vma = anon_vma_alloc()
+        anon_vma = anon_vma_alloc(vma.vm_mm)
+        if anon_vma is None:
+            return -ENOMEM
         anon_vma.num_children += 1  # a root is its own parent
     avc = AnonVmaChain(vma, anon_vma)
     vma.anon_vma = anon_vma
@@ -185,13 +204,17 @@ def anon_vma_clone(dst: VmAreaStruct, src: VmAreaStruct) -> int:
     At fork @dst has no anon_vma yet; then one without VMAs of its own and with at most one child is
     taken over, so that a process that forks again and again does not make an endless chain.
 
-    :return: 0
+    :return: 0; or -ENOMEM, and @dst has no link and no anon_vma
 
     Mirrors mm/rmap.c:anon_vma_clone().
     """
     for pavc in src.anon_vma_chain:
         anon_vma = pavc.anon_vma
-        avc = AnonVmaChain(dst, anon_vma)
+        avc = anon_vma_chain_alloc(dst, anon_vma)
+        if avc is None:
+            dst.anon_vma = None  # it was not counted as active yet
+            unlink_anon_vmas(dst)
+            return -ENOMEM
         anon_vma_chain_assign(dst, avc)
         anon_vma_interval_tree_insert(avc, anon_vma)
         if (
@@ -209,24 +232,31 @@ def anon_vma_clone(dst: VmAreaStruct, src: VmAreaStruct) -> int:
 def anon_vma_fork(vma: VmAreaStruct, pvma: VmAreaStruct) -> int:
     """Link the child's @vma to the anon_vmas of the parent's, and give it one for its own pages.
 
-    :return: 0
+    :return: 0; or -ENOMEM, and @vma has no link and no anon_vma
 
     Mirrors mm/rmap.c:anon_vma_fork().
     """
     if pvma.anon_vma is None:
         return 0
     vma.anon_vma = None
-    anon_vma_clone(vma, pvma)
+    error = anon_vma_clone(vma, pvma)
+    if error:
+        return error
     if vma.anon_vma is not None:  # one was taken over
         return 0
-    anon_vma = anon_vma_alloc()
+    anon_vma = anon_vma_alloc(vma.vm_mm)
+    avc = None if anon_vma is None else anon_vma_chain_alloc(vma, anon_vma)
+    if anon_vma is None or avc is None:
+        if anon_vma is not None:
+            put_anon_vma(anon_vma)
+        unlink_anon_vmas(vma)
+        return -ENOMEM
     anon_vma.num_active_vmas += 1
     root = pvma.anon_vma.root
     assert root is not None
     anon_vma.root, anon_vma.parent = root, pvma.anon_vma
     root.refcount += 1
     vma.anon_vma = anon_vma
-    avc = AnonVmaChain(vma, anon_vma)
     anon_vma_chain_assign(vma, avc)
     anon_vma_interval_tree_insert(avc, anon_vma)
     pvma.anon_vma.num_children += 1

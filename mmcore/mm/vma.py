@@ -3,7 +3,7 @@
 Mirrors mm/vma.c and mm/vma.h, and vm_area_alloc() and vm_area_dup() of kernel/fork.c.
 
 Simplified: no iterator is carried from call to call: a place in the tree is found again by its address,
-which costs log n more. The tree's nodes need no memory that could run out. No uprobes.
+which costs log n more. No uprobes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from mmcore.mm.mm import (
     mmap_read_unlock,
     mmap_write_downgrade,
     mmap_write_unlock,
+    should_failslab,
     vma_is_anonymous,
     vma_mark_detached,
     vma_pages,
@@ -96,6 +97,8 @@ __all__ = [
 VMA_MERGE_START, VMA_MERGE_ERROR_NOMEM, VMA_MERGE_NOMERGE, VMA_MERGE_SUCCESS = range(4)
 # enum vma_merge_flags
 VMG_FLAG_DEFAULT, VMG_FLAG_JUST_EXPAND = 0, 1
+# The tree of detached VMAs has a node from its second VMA on, and another for each so many more.
+_DETACH_NODE = 15
 
 
 # --- looking up -------------------------------------------------------------------------------
@@ -169,19 +172,27 @@ def vm_end_gap(vma: VmAreaStruct) -> int:
 # --- making and counting ----------------------------------------------------------------------
 
 
-def vm_area_alloc(mm: MmStruct, start: int, end: int, vm_flags: int, pgoff: int) -> VmAreaStruct:
-    """Make a VMA that is in no tree yet.
+def vm_area_alloc(
+    mm: MmStruct, start: int, end: int, vm_flags: int, pgoff: int
+) -> VmAreaStruct | None:
+    """Make a VMA that is in no tree yet; None when there is no memory.
 
     Mirrors kernel/fork.c:vm_area_alloc().
     """
+    if should_failslab(mm.sys):
+        return None
     return VmAreaStruct(start, end, mm, vm_flags, vm_get_page_prot(vm_flags), pgoff)
 
 
-def vm_area_dup(orig: VmAreaStruct) -> VmAreaStruct:
+def vm_area_dup(orig: VmAreaStruct) -> VmAreaStruct | None:
     """Copy a VMA; the copy has its own lock and no links, and is in no tree.
+
+    :return: the copy; None when there is no memory
 
     Mirrors kernel/fork.c:vm_area_dup().
     """
+    if should_failslab(orig.vm_mm.sys):
+        return None
     new = VmAreaStruct(
         orig.vm_start, orig.vm_end, orig.vm_mm, orig.vm_flags, orig.vm_page_prot, orig.vm_pgoff
     )
@@ -238,6 +249,14 @@ def vm_stat_account(mm: MmStruct, flags: int, npages: int) -> None:
         mm.data_vm += npages
 
 
+def vma_iter_prealloc(mm: MmStruct) -> int:
+    """Set aside the nodes that the next store in the tree may need: 0 or -ENOMEM.
+
+    Mirrors mm/vma.h:vma_iter_prealloc().
+    """
+    return -ENOMEM if should_failslab(mm.sys) else 0
+
+
 def vma_iter_store(mm: MmStruct, vma: VmAreaStruct) -> None:
     """Put @vma into the tree at its range, over whatever was there.
 
@@ -247,11 +266,22 @@ def vma_iter_store(mm: MmStruct, vma: VmAreaStruct) -> None:
 
 
 def vma_iter_clear(mm: MmStruct, start: int, end: int) -> None:
-    """Leave a hole in the tree.
+    """Leave a hole in the tree; the nodes for it are there, or must be found.
+
+    Mirrors mm/vma.h:vma_iter_clear().
+    """
+    mm.mm_mt.store(start, end - 1, None)
+
+
+def vma_iter_clear_gfp(mm: MmStruct, start: int, end: int) -> int:
+    """Leave a hole in the tree: 0; or -ENOMEM, and nothing is changed.
 
     Mirrors include/linux/mm.h:vma_iter_clear_gfp().
     """
-    mm.mm_mt.store(start, end - 1, None)
+    if should_failslab(mm.sys):
+        return -ENOMEM
+    vma_iter_clear(mm, start, end)
+    return 0
 
 
 def can_modify_vma(vma: VmAreaStruct) -> bool:
@@ -539,10 +569,12 @@ def _remove_merged(vma: VmAreaStruct, remove: VmAreaStruct) -> None:
 def vma_link(mm: MmStruct, vma: VmAreaStruct) -> int:
     """Put @vma into the tree and tell its file. The caller holds mmap_lock for writing.
 
-    :return: 0
+    :return: 0 or -ENOMEM
 
     Mirrors mm/vma.c:vma_link().
     """
+    if vma_iter_prealloc(mm):
+        return -ENOMEM
     vma_start_write(vma)
     vma_iter_store(mm, vma)
     vma_link_file(vma)
@@ -559,7 +591,7 @@ def _emit_split(vma: VmAreaStruct, addr: int) -> None:
 def __split_vma(vma: VmAreaStruct, addr: int, new_below: bool) -> int:
     """Split @vma at @addr without looking at map_count; the new VMA is the part below or above.
 
-    :return: 0, or what ->may_split() says
+    :return: 0, what ->may_split() says, or -ENOMEM: then nothing is changed
 
     Mirrors mm/vma.c:__split_vma().
     """
@@ -570,15 +602,18 @@ def __split_vma(vma: VmAreaStruct, addr: int, new_below: bool) -> int:
         err = vma.vm_ops.may_split(vma, addr)
         if err:
             return err
-    _emit_split(vma, addr)
     pages = (addr - vma.vm_start) >> PAGE_SHIFT
     new = vm_area_dup(vma)
+    if new is None:
+        return -ENOMEM
     if new_below:
         new.vm_end = addr
     else:
         new.vm_start = addr
         new.vm_pgoff += pages
-    rmap.anon_vma_clone(new, vma)
+    if vma_iter_prealloc(mm) or rmap.anon_vma_clone(new, vma):
+        return -ENOMEM
+    _emit_split(vma, addr)
     if new.vm_file is not None:
         filemap.get_file(new.vm_file)
     if new.vm_ops is not None and new.vm_ops.open is not None:
@@ -602,7 +637,7 @@ def __split_vma(vma: VmAreaStruct, addr: int, new_below: bool) -> int:
 def split_vma(vma: VmAreaStruct, addr: int, new_below: bool) -> int:
     """Split @vma at @addr; the new VMA is the part below or above.
 
-    :return: 0, -ENOMEM at sysctl_max_map_count
+    :return: 0, -ENOMEM at sysctl_max_map_count or without memory
 
     Mirrors mm/vma.c:split_vma().
     """
@@ -611,17 +646,18 @@ def split_vma(vma: VmAreaStruct, addr: int, new_below: bool) -> int:
     return __split_vma(vma, addr, new_below)
 
 
-def dup_anon_vma(dst: VmAreaStruct, src: VmAreaStruct) -> int:
+def dup_anon_vma(dst: VmAreaStruct, src: VmAreaStruct) -> tuple[int, VmAreaStruct | None]:
     """Give @dst the anon_vmas of @src if it has none: it takes over pages of @src.
 
-    :return: 0
+    :return: (0 or -ENOMEM, @dst if it has got them)
 
     Mirrors mm/vma.c:dup_anon_vma().
     """
-    if src.anon_vma is not None and dst.anon_vma is None:
-        dst.anon_vma = src.anon_vma
-        return rmap.anon_vma_clone(dst, src)
-    return 0
+    if src.anon_vma is None or dst.anon_vma is not None:
+        return 0, None
+    dst.anon_vma = src.anon_vma
+    err = rmap.anon_vma_clone(dst, src)
+    return err, None if err else dst
 
 
 def commit_merge(
@@ -636,12 +672,14 @@ def commit_merge(
 
     :param adj_start: bytes by which the start of @adjust moves
     :param expanded: ``vmg.vma`` grows (else it shrinks, and @adjust grows)
-    :return: 0
+    :return: 0; or -ENOMEM, and nothing is changed
 
     Mirrors mm/vma.c:commit_merge().
     """
     vma = vmg.vma
     assert vma is not None
+    if vma_iter_prealloc(vmg.mm):
+        return -ENOMEM
     huge_memory.vma_adjust_trans_huge(vma, vmg.start, vmg.end, adj_start)
     vma_set_range(vma, vmg.start, vmg.end, vmg.pgoff)
     if expanded:
@@ -746,10 +784,19 @@ def _merge_sides(vmg: VmaMergeStruct) -> tuple[bool, bool]:
     return merge_left, merge_right
 
 
+def _merge_nomem(vmg: VmaMergeStruct, anon_dup: VmAreaStruct | None) -> None:
+    """Undo what a merge without memory has done: only links to anon_vmas; and say so."""
+    if anon_dup is not None:
+        rmap.unlink_anon_vmas(anon_dup)
+    if not vmg.give_up_on_oom:
+        vmg.state = VMA_MERGE_ERROR_NOMEM
+
+
 def vma_merge_existing_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
     """Merge a part of ``vmg.vma``, which is to have other properties, with its neighbours.
 
-    :return: the VMA that has the range now; None if no neighbour can take it
+    :return: the VMA that has the range now; None if no neighbour can take it, or (``vmg.state``
+        is VMA_MERGE_ERROR_NOMEM) there is no memory
 
     Mirrors mm/vma.c:vma_merge_existing_range().
     """
@@ -786,13 +833,14 @@ def vma_merge_existing_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
             following.vm_end,
             prev.vm_pgoff,
         )
-        dup_anon_vma(prev, following if following.anon_vma is not None else vma)
+        source = following if following.anon_vma is not None else vma
+        err, anon_dup = dup_anon_vma(prev, source)
     elif merge_left:
         assert prev is not None
         vmg.vma, vmg.start, vmg.pgoff = prev, prev.vm_start, prev.vm_pgoff
         if not delete_vma:
             adjust, adj_start = vma, vmg.end - vma.vm_start
-        dup_anon_vma(prev, vma)
+        err, anon_dup = dup_anon_vma(prev, vma)
     else:
         assert following is not None
         pglen = (end - start) >> PAGE_SHIFT
@@ -801,11 +849,12 @@ def vma_merge_existing_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
         else:  # the only case in which vmg.vma shrinks
             vmg.start, vmg.end, vmg.pgoff = vma.vm_start, start, vma.vm_pgoff
             adjust, adj_start = following, -(vma.vm_end - start)
-        dup_anon_vma(following, vma)
+        err, anon_dup = dup_anon_vma(following, vma)
     expanded = not merge_right or delete_vma
-    commit_merge(
-        vmg, adjust, vma if delete_vma else None, following if both else None, adj_start, expanded
-    )
+    gone = vma if delete_vma else None, following if both else None
+    if err or commit_merge(vmg, adjust, *gone, adj_start, expanded):
+        _merge_nomem(vmg, anon_dup)
+        return None
     vmg.state = VMA_MERGE_SUCCESS
     return prev if merge_left else following
 
@@ -852,7 +901,7 @@ def vma_merge_new_range(vmg: VmaMergeStruct) -> VmAreaStruct | None:
 def vma_expand(vmg: VmaMergeStruct) -> int:
     """Let ``vmg.vma`` grow to the range of @vmg, over ``vmg.next`` if it ends there.
 
-    :return: 0
+    :return: 0; or -ENOMEM, and nothing is changed
 
     Mirrors mm/vma.c:vma_expand().
     """
@@ -862,26 +911,34 @@ def vma_expand(vmg: VmaMergeStruct) -> int:
         raise KernelBug(f"vma_expand() cannot make {vma!r} smaller")
     remove_next = following is not None and following is not vma and vmg.end == following.vm_end
     vma_start_write(vma)
+    anon_dup = None
     if remove_next:
         assert following is not None
         if not can_merge_remove_vma(following):
             raise KernelBug(f"{following!r} must not vanish")
         vma_start_write(following)
-        dup_anon_vma(vma, following)
+        err, anon_dup = dup_anon_vma(vma, following)
+        if err:
+            return err
     elif following is not None and following is not vma and vmg.end > following.vm_start:
         raise KernelBug(f"{vma!r} would overlap {following!r}")
-    return commit_merge(vmg, None, following if remove_next else None, None, 0, True)
+    if commit_merge(vmg, None, following if remove_next else None, None, 0, True):
+        _merge_nomem(vmg, anon_dup)
+        return -ENOMEM
+    return 0
 
 
 def vma_shrink(vma: VmAreaStruct, start: int, end: int, pgoff: int) -> int:
     """Take pages off one end of @vma; they are unmapped already.
 
-    :return: 0
+    :return: 0; or -ENOMEM, and nothing is changed
 
     Mirrors mm/vma.c:vma_shrink().
     """
     if vma.vm_start != start and vma.vm_end != end:
         raise KernelBug(f"vma_shrink() of {vma!r} at both ends")
+    if vma_iter_prealloc(vma.vm_mm):
+        return -ENOMEM
     vma_start_write(vma)
     huge_memory.vma_adjust_trans_huge(vma, start, end, 0)
     if vma.vm_start < start:
@@ -898,6 +955,7 @@ def vma_modify(vmg: VmaMergeStruct) -> VmAreaStruct | int:
     """Merge the range with its neighbours, or split it off.
 
     :return: the VMA of exactly the range, or the merged one; -ENOMEM at sysctl_max_map_count
+        or without memory
 
     Mirrors mm/vma.c:vma_modify().
     """
@@ -906,6 +964,8 @@ def vma_modify(vmg: VmaMergeStruct) -> VmAreaStruct | int:
     merged = vma_merge_existing_range(vmg)
     if merged is not None:
         return merged
+    if vmg.state == VMA_MERGE_ERROR_NOMEM:  # vmg_nomem()
+        return -ENOMEM
     if vma.vm_start < start:
         err = split_vma(vma, start, True)
         if err:
@@ -988,13 +1048,19 @@ def copy_vma(
             vma = new
         return new, vma, new.vm_pgoff <= vma.vm_pgoff
     new = vm_area_dup(vma)
+    if new is None:
+        return None, vma, False
     vma_set_range(new, addr, addr + length, pgoff)
-    rmap.anon_vma_clone(new, vma)
+    if rmap.anon_vma_clone(new, vma):
+        return None, vma, False
     if new.vm_file is not None:
         filemap.get_file(new.vm_file)
     if new.vm_ops is not None and new.vm_ops.open is not None:
         new.vm_ops.open(new)
-    vma_link(mm, new)
+    if vma_link(mm, new):
+        remove_vma(new)
+        rmap.unlink_anon_vmas(new)
+        return None, vma, False
     return new, vma, False
 
 
@@ -1157,7 +1223,8 @@ def vms_gather_munmap_vmas(vms: VmaMunmapStruct) -> int:
 
     map_count is tested only for a hole in the middle of one VMA.
 
-    :return: 0; -ENOMEM at sysctl_max_map_count, -EPERM for a sealed VMA: splits that were made stay
+    :return: 0; -ENOMEM at sysctl_max_map_count or without memory, -EPERM for a sealed VMA: splits that
+        were made stay
 
     Mirrors mm/vma.c:vms_gather_munmap_vmas().
     """
@@ -1179,6 +1246,8 @@ def vms_gather_munmap_vmas(vms: VmaMunmapStruct) -> int:
         error = 0 if can_modify_vma(current) else -EPERM
         if not error and current.vm_end > vms.end:
             error = __split_vma(current, vms.end, False)
+        if not error and vms.vma_count % _DETACH_NODE == 1 and should_failslab(mm.sys):
+            error = -ENOMEM  # the tree of detached VMAs needs a node
         if error:
             reattach_vmas(vms)
             return error
@@ -1255,7 +1324,10 @@ def do_vmi_align_munmap(vma: VmAreaStruct, mm: MmStruct, start: int, end: int, u
         return error
     if mm.machine is not None and mm.machine.trace.on:
         mm.machine.trace.emit("mmap:vma_mas_szero", mm.mm_id, start, end - 1)
-    vma_iter_clear(mm, start, end)
+    error = vma_iter_clear_gfp(mm, start, end)
+    if error:
+        reattach_vmas(vms)
+        return error
     vms_complete_munmap_vmas(vms)
     return 0
 

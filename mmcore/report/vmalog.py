@@ -225,6 +225,7 @@ class VmaReplay:
             flags |= _BITS.get(word, 0)
         mm = self.mm
         vma = vma_.vm_area_alloc(mm, start, end, flags, start >> 12)
+        assert vma is not None
         if match[5] == "exe":
             self.exe_tail = f"exe exe {name}"
             vma.vm_file, vma.vm_ops = filemap.get_file(self.exe), filemap.generic_file_vm_ops

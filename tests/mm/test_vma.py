@@ -140,7 +140,7 @@ class Drawn:
         self.mm = mm
         mmap_write_lock(mm)
         self.vma: dict[str, VmAreaStruct] = {}
-        shared = rmap.anon_vma_alloc()
+        shared = rmap.anon_vma_alloc(mm)
         shared.num_children = 1
         for letter in sorted(set(picture) - {"."}):
             first, last = picture.index(letter), picture.rindex(letter) + 1
@@ -289,7 +289,7 @@ def test_anon_vmas_that_do_not_go_together():
     for part in ("new", "changed"):
         d = Drawn("AA...CC" if part == "new" else "AABBBCC")
         for letter in "AC":
-            other = rmap.anon_vma_alloc()
+            other = rmap.anon_vma_alloc(d.mm)
             other.num_children = 1
             link(d.vma[letter], other)
             d.vma[letter].vm_flags = RO
@@ -303,7 +303,7 @@ def test_anon_vmas_that_do_not_go_together():
 
 def test_a_forked_vma_does_not_merge_with_one_without_pages():
     d = Drawn("AA...CC", anon="A")
-    second = rmap.anon_vma_alloc()
+    second = rmap.anon_vma_alloc(d.mm)
     second.num_children = 1
     link(d.vma["A"], second)
     assert d.new(2, 5) == "C", "A's chain has two links"

@@ -2,8 +2,9 @@
 
 The numbers of the flags changed between releases: GFP_KERNEL is 0xcc0 in Linux 6.12, 0x6000c0 in 4.19
 and 0xd0 in 3.13. `NUMBERINGS` holds the tables of the releases whose ``include/linux/gfp.h`` (from 6.0
-on ``gfp_types.h``) was read for it; others are not guessed. Where a log gives number and names, the
-numbering is the one in which they agree::
+on ``gfp_types.h``) was read for it. `asked()` finds the table for a release between two of them, and
+which bits could mean something else there. Where a log gives number and names, the numbering is the one
+in which they agree::
 
     print("\\n".join(decode("mode:0x24000c0(GFP_KERNEL)")[0].lines()))
 """
@@ -30,6 +31,8 @@ from mmcore.mm.mmzone import MIGRATETYPE_NAMES, ZONE_NAMES
 __all__ = [
     "MAX_MASKS",
     "NUMBERINGS",
+    "Asked",
+    "asked",
     "by_names",
     "GfpMask",
     "Numbering",
@@ -213,16 +216,106 @@ NUMBERINGS: tuple[Numbering, ...] = (
 )
 
 
-def numbering(version: str) -> Numbering:
-    """Return the table of a release.
+#: Where a table holds before its own release: __GFP_MOVABLE went from bit 20 to bit 3 in 2.6.31.
+HOLDS_FROM: dict[str, tuple[int, ...]] = {"3.13": (2, 6, 31)}
+#: The oldest release that is asked about.
+OLDEST = (2, 6, 12)
+_RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,4}))?(?!\d)[\w.+~-]{0,60}", re.ASCII)
 
-    :raises UsageError: if its header was not read for this
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The table for a release that somebody named.
+
+    :ivar table: its own, or the nearest
+    :ivar other: the table on the other side of the release, None if @table is its own or the last
+    :ivar differ: bits that @table and @other name differently
     """
+
+    version: str
+    table: Numbering
+    other: Numbering | None = None
+    differ: int = 0
+    exact: bool = True
+
+    def sure(self, mask: int) -> bool:
+        """Tell whether @mask means the same in the tables on both sides of the release."""
+        return self.exact or (self.other is not None and not mask & self.differ)
+
+    def why(self, mask: int) -> str:
+        """Say which numbering was used for @mask, and how well it is known to be the right one."""
+        near, other = f"Linux {self.table.version}", self.other
+        if self.exact:
+            return f"{near}, as asked"
+        if other is None:
+            side = "newest" if self.table is NUMBERINGS[0] else "oldest"
+            return f"{near}'s, the {side} known here; {self.version}'s own is not"
+        text = f"{near}'s for {self.version}, between the tables of {' and '.join(self._ends())}"
+        if not self.differ:
+            return f"{text}, which are alike"
+        if not mask & self.differ:
+            return f"{text}; the bits set here are the same in both"
+        bits = ", ".join(str(i) for i in range(32) if mask & self.differ & 1 << i)
+        return (
+            f"{text}; they differ in bits set here ({bits}), and which release changed them is not "
+            "known here"
+        )
+
+    def _ends(self) -> list[str]:
+        tables = [t for t in (self.table, self.other) if t is not None]
+        return [t.version for t in sorted(tables, key=lambda t: _release(t.version))]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return a release as numbers that compare, () if it is none; 2.6's third number counts."""
+    match = _RELEASE.fullmatch(version)
+    if match is None:
+        return ()
+    numbers = tuple(int(word or 0) for word in match.groups())
+    return numbers if numbers[:2] <= (2, 6) else (*numbers[:2], 0)
+
+
+def _differ(a: Numbering, b: Numbering) -> int:
+    """Return the bits that two tables name differently."""
+    names = [{bit: name for name, bit in table.flags.items()} for table in (a, b)]
+    bits = (1 << i for i in range(32))
+    return sum(bit for bit in bits if names[0].get(bit) != names[1].get(bit))
+
+
+def asked(version: str) -> Asked:
+    """Return the table for a release such as ``3.18`` or ``4.19.0-26-amd64``.
+
+    Between two tables it is the older one's, but for `HOLDS_FROM`.
+
+    :raises UsageError: if it is no release from 2.6.12 on
+    """
+    release = _release(version)
+    if release < OLDEST:
+        known = ", ".join(t.version for t in NUMBERINGS)
+        raise UsageError(
+            f"no table of gfp flags for kernel {version[:20]!r}: give a release from 2.6.12 on, such "
+            f"as 4.19; there are tables of {known}, and those between use the nearest"
+        )
+    newer: Numbering | None = None
     for table in NUMBERINGS:
-        if table.version == version:
-            return table
-    known = ", ".join(t.version for t in NUMBERINGS)
-    raise UsageError(f"no table of gfp flags for kernel {version[:20]!r}: there are {known}")
+        if release >= (own := _release(table.version)):
+            exact = release == own
+            other = None if exact else newer
+            differ = _differ(table, other) if other else 0
+            return Asked(version, table, other, differ, exact)
+        if release >= HOLDS_FROM.get(table.version, own):
+            older = NUMBERINGS[NUMBERINGS.index(table) + 1]
+            return Asked(version, table, older, _differ(table, older), False)
+        newer = table
+    return Asked(version, NUMBERINGS[-1], None, 0, False)
+
+
+def numbering(version: str) -> Numbering:
+    """Return the table for a release.
+
+    :raises UsageError: if it is no release from 2.6.12 on
+    """
+    return asked(version).table
 
 
 def _words(names: str) -> list[str]:
@@ -285,6 +378,7 @@ class GfpMask:
     :ivar why: why this numbering
     :ivar sure: the text itself decided the numbering
     :ivar count: how often it stood in the text
+    :ivar near: the numberings that it could be in if it is not sure
     """
 
     mask: int
@@ -293,6 +387,7 @@ class GfpMask:
     sure: bool = False
     count: int = 1
     given: str = ""
+    near: tuple[Numbering, ...] = NUMBERINGS
 
     @property
     def names(self) -> str:
@@ -361,7 +456,9 @@ class GfpMask:
             facts = []
             out.append(f"The kernel forbids this: {err}")
         out.append("")
-        out.append(f"{'numbering:':<17}{self.why}")
+        out += textwrap.wrap(
+            f"{'numbering:':<17}{self.why}", 100, subsequent_indent=" " * 17, break_long_words=False
+        )
         if self.table.version != "6.12" and facts:
             out.append(f"{'rules:':<17}Linux 6.12's for the same flags, {self.reference:#x} there")
         out += [f"{name + ':':<17}{text}" for name, text in facts]
@@ -374,13 +471,13 @@ class GfpMask:
         """Return what the number means in the other numberings, if it means something else."""
         seen = [sorted(_words(self.names))]
         out = []
-        for table in NUMBERINGS:
+        for table in self.near:
             names = table.names(self.mask)
             if sorted(_words(names)) not in seen:
                 seen.append(sorted(_words(names)))
                 lines = textwrap.wrap(names.replace("|", "| "), 68)
-                out.append(f"  {table.version:<6}{lines[0].replace('| ', '|')}")
-                out += [f"  {'':<6}{line.replace('| ', '|')}" for line in lines[1:]]
+                out.append(f"  {table.version:<8}{lines[0].replace('| ', '|')}")
+                out += [f"  {'':<8}{line.replace('| ', '|')}" for line in lines[1:]]
         return [f"the number {self.mask:#x} in other kernels:", *out] if out else []
 
     def to_dict(self) -> dict[str, object]:
@@ -445,17 +542,17 @@ _KEYED = re.compile(
     r"(?:(0x[0-9a-fA-F]{1,16})(?: ?\(([\w|]{1,600})\))?|((?:__)?GFP_[\w|]{1,600}))"
 )
 _PAIR = re.compile(r"(0x[0-9a-fA-F]{1,16}) ?\(([\w|]{1,600})\)")
-_OPTION = re.compile(r"kernel=([\w.]{1,20})")
+_OPTION = re.compile(r"kernel=([\w.+~-]{1,80})")
 _TOKEN = re.compile(r"[^\s,;()]+")
 
 
-def _number(mask: str, names: str | None, chosen: Numbering | None) -> GfpMask:
+def _number(mask: str, names: str | None, chosen: Asked | None) -> GfpMask:
     """Read a number, with the names beside it if there are any."""
     value = int(mask, 16)
     if value >> 32:
         raise UsageError(f"{mask[:40]} does not fit gfp_t, an unsigned int of 32 bits")
     if chosen is not None:
-        return GfpMask(value, chosen, f"Linux {chosen.version}, as asked", True, given=mask)
+        return _as_asked(value, chosen, mask)
     if names:
         tables = fits(value, names)
         if tables:
@@ -474,6 +571,21 @@ def _number(mask: str, names: str | None, chosen: Numbering | None) -> GfpMask:
     return GfpMask(value, NUMBERINGS[0], "Linux 6.12 assumed; the number alone does not say", False)
 
 
+def _as_asked(value: int, chosen: Asked, given: str = "") -> GfpMask:
+    """Read a number in the numbering of a release that was named."""
+    found = GfpMask(value, chosen.table, chosen.why(value), chosen.sure(value), given=given)
+    if chosen.other is None:
+        return found
+    found.near = (chosen.other,)
+    if found.unknown and not GfpMask(value, chosen.other, "").unknown:
+        found.table, found.near = chosen.other, (chosen.table,)
+        found.why = (
+            f"Linux {chosen.other.version}'s for {chosen.version}: it has a flag in each of these "
+            f"bits, {chosen.table.version}'s, on the other side of that release, has not"
+        )
+    return found
+
+
 def nameless(value: int) -> GfpMask:
     """Read the number of a failure or OOM report that has no names beside it.
 
@@ -485,13 +597,21 @@ def nameless(value: int) -> GfpMask:
     return GfpMask(value, table, why)
 
 
-def _from_names(names: str, chosen: Numbering | None) -> GfpMask:
+def _from_names(names: str, chosen: Asked | None) -> GfpMask:
     """Read names, in the newest numbering that knows them all."""
-    for table in [chosen] if chosen else NUMBERINGS:
+    tables = list(NUMBERINGS)
+    if chosen is not None:
+        tables = [chosen.table] if chosen.other is None else [chosen.table, chosen.other]
+    for table in tables:
         value = _value_of(table, names)
-        if value is not None:
+        if value is None:
+            continue
+        if chosen is None:
             return GfpMask(value, table, f"Linux {table.version}", True)
-    tables = [chosen] if chosen else list(NUMBERINGS)
+        if table is chosen.table:
+            return _as_asked(value, chosen)
+        why = f"Linux {table.version}'s: {chosen.table.version}'s, the other near {chosen.version}"
+        return GfpMask(value, table, f"{why}, lacks one of the names", True)
     bad = next((w for w in _words(names) if all(_value_of(t, w) is None for t in tables)), names)
     where = f"in kernel {chosen.version}" if chosen else "in any kernel known here"
     raise UsageError(
@@ -500,7 +620,7 @@ def _from_names(names: str, chosen: Numbering | None) -> GfpMask:
     )
 
 
-def _token(word: str, chosen: Numbering | None) -> GfpMask:
+def _token(word: str, chosen: Asked | None) -> GfpMask:
     """Read one word: a number or names."""
     if re.fullmatch(r"0[xX][0-9a-fA-F]+", word):
         return _number(word.lower(), None, chosen)
@@ -521,7 +641,7 @@ def _keep(found: dict[tuple[int, str], GfpMask], mask: GfpMask) -> None:
         known.count += 1
 
 
-def find_masks(text: str, chosen: Numbering | None = None) -> list[GfpMask]:
+def find_masks(text: str, chosen: Asked | None = None) -> list[GfpMask]:
     """Return the different masks that a log or a trace names, at most `MAX_MASKS`."""
     found: dict[tuple[int, str], GfpMask] = {}
     known: dict[tuple[str, str, str, bool], GfpMask | None] = {}
@@ -547,7 +667,7 @@ def find_masks(text: str, chosen: Numbering | None = None) -> list[GfpMask]:
     return list(found.values())
 
 
-def _match_mask(key: tuple[str, str, str, bool], chosen: Numbering | None) -> GfpMask | None:
+def _match_mask(key: tuple[str, str, str, bool], chosen: Asked | None) -> GfpMask | None:
     """Read what a pattern found: number, names beside it, names alone; None if it makes no sense."""
     number, beside, alone, report = key
     try:
@@ -570,7 +690,7 @@ def decode(text: str) -> list[GfpMask]:
     """
     chosen = None
     if option := _OPTION.search(text[:200]):
-        chosen = numbering(option[1])
+        chosen = asked(option[1])
         text = text[: option.start()] + text[option.end() :]
     found = find_masks(text, chosen)
     if found:

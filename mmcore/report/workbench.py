@@ -489,7 +489,7 @@ TOOLS: dict[str, Tool] = {
             "sec-gfp",
             _gfp,
             lambda: "mode:0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP)\n",
-            (("kernel=4.19", "whose numbering: " + ", ".join(t.version for t in gfp.NUMBERINGS)),),
+            (("kernel=4.19", "whose numbering: of any release from 2.6.12 on"),),
         ),
         Tool(
             "maps",

@@ -155,3 +155,49 @@ def test_numbers_of_kernels_before_2_6_31() -> None:
     movable = gfp.to_reference(gfp.numbering("2.6.24"), 0x1200D2)
     assert movable & engine.__GFP_MOVABLE and movable & engine.__GFP_DIRECT_RECLAIM
     assert "__GFP_NO_GROW" in gfp.numbering("2.6.18").flags
+
+
+@pytest.mark.parametrize(
+    ("version", "table", "mask", "why", "sure"),
+    [
+        ("6.12.117", "6.12", 0xCC0, "as asked", True),
+        ("v4.19", "4.19", 0x6000C0, "as asked", True),
+        ("4.19.0-26-amd64", "4.19", 0x6000C0, "as asked", True),
+        ("3.18", "3.13", 0xD0, "they differ in bits set here (4)", False),
+        ("4.4", "4.9", 0x24000C0, "4.9's for 4.4: it has a flag in each of these bits", False),
+        (
+            "3.18",
+            "3.13",
+            0x20,
+            "between the tables of 3.13 and 4.9; the bits set here are the",
+            True,
+        ),
+        ("5.17", "5.15", 0x100CCA, "between the tables of 5.15 and 6.1, which are alike", True),
+        ("5.4", "4.19", 0xCC0, "between the tables of 4.19 and 5.10; they differ in", False),
+        ("6.3", "6.1", 0xCC0, "between the tables of 6.1 and 6.6; the bits set here are the", True),
+        ("6.3", "6.1", 0xA20, "they differ in bits set here (9)", False),
+        ("2.6.32-754.el6.x86_64", "3.13", 0x201DA, "between the tables of 2.6.24 and 3.13", False),
+        ("2.6.30", "2.6.24", 0x1201D2, "between the tables of 2.6.24 and 3.13", False),
+        ("2.6.12", "2.6.18", 0xD0, "the oldest known here; 2.6.12's own is not", False),
+        ("6.18", "6.12", 0xCC0, "the newest known here; 6.18's own is not", False),
+        ("7.0", "6.12", 0xCC0, "the newest known here; 7.0's own is not", False),
+    ],
+)
+def test_any_release_has_a_table(version: str, table: str, mask: int, why: str, sure: bool) -> None:
+    (found,) = gfp.decode(f"kernel={version} {mask:#x}")
+    assert (found.table.version, found.mask, found.sure) == (table, mask, sure)
+    assert why in found.why
+
+
+def test_between_two_tables_the_other_reading_is_told() -> None:
+    lines = gfp.decode("kernel=5.4 0xcc0")[0].lines()
+    assert lines[0].endswith("|".join(gfp.numbering("4.19").names(0xCC0).split("|")))
+    assert "  5.10    GFP_KERNEL" in lines and not any(x.startswith("  2.6.") for x in lines)
+    (found,) = gfp.decode("kernel=4.6 GFP_KERNEL_ACCOUNT")
+    assert found.table.version == "4.9" and "3.13's, the other near 4.6, lacks" in found.why
+
+
+@pytest.mark.parametrize("version", ["2.4", "2.6", "2.6.11", "linux", "12", "6.", "4.19x.9999999/"])
+def test_what_is_no_release(version: str) -> None:
+    with pytest.raises(UsageError, match="no table of gfp flags"):
+        gfp.asked(version)

@@ -45,6 +45,7 @@ from mmcore.report import (
     alloctrace,
     cgrouplog,
     faults,
+    malloclog,
     mapscript,
     oom_report,
     pgmap,
@@ -874,15 +875,15 @@ def _address_space(s: Subject) -> Result:
     "Addresses, lines of maps, results and counts follow from the program's segments, its calls and the "
     "machine's memory, with addresses not randomised; what the lines at the start show of the program "
     "itself is given and not counted.",
+    "mappings",
     "overcommit",
 )
 def _mappings(s: Subject) -> Result:
-    result = Result(sections=["mappings"])
     if "at the start 1: " not in (s.cap.get("mappings") or ""):
         raise NotComparable("needs the answers of the program mappings")
     if "norandmaps" not in (s.cap.get("cmdline") or s.cap.header.get("kernel_cmdline") or ""):
         raise NotComparable("needs addresses that are not randomised (norandmaps)")
-    return result.extend(mapscript.compare(s.cap))
+    return Result().extend(mapscript.compare(s.cap))
 
 
 @_register(
@@ -913,6 +914,44 @@ def _overcommit(s: Subject) -> Result:
     if not s.section("overcommit").strip().isdecimal():
         raise NotComparable("needs /proc/sys/vm/overcommit_memory in a section 'overcommit'")
     return Result().extend(mapscript.compare_overcommit(s.cap))
+
+
+def _malloc_capture(s: Subject) -> Capture:
+    """Return a capture that has the steps of the program mallocs.
+
+    :raises NotComparable: if it has not, or if addresses are randomised
+    """
+    if "\nstep nothing yet\n" not in (s.cap.get("malloc") or ""):
+        raise NotComparable("needs the steps of the program mallocs")
+    if "norandmaps" not in (s.cap.get("cmdline") or s.cap.header.get("kernel_cmdline") or ""):
+        raise NotComparable("needs addresses that are not randomised (norandmaps)")
+    return s.cap
+
+
+@_register(
+    "malloc-calls",
+    EXACT,
+    "The recorded calls are given; each result and each line of maps after each step follow from them, "
+    "from the program's segments and from the pages that were written.",
+    "malloc",
+)
+def _malloc_calls(s: Subject) -> Result:
+    return Result().extend(malloclog.compare_calls(_malloc_capture(s)))
+
+
+@_register(
+    "malloc-library",
+    EXACT,
+    "Which calls glibc 2.36 makes follows from its thresholds and from what its heap already holds, "
+    "which is given; faults and anonymous memory count from the first large block on, because the place of an "
+    "array that the program wrote to before is not recorded.",
+    "malloc",
+)
+def _malloc_library(s: Subject) -> Result:
+    cap = _malloc_capture(s)
+    if not cap["malloc"].startswith("glibc 2.36\n"):
+        raise NotComparable("needs a program with glibc 2.36: the model of the allocator is of it")
+    return Result().extend(malloclog.compare_library(cap))
 
 
 @_register(

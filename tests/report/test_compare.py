@@ -72,7 +72,8 @@ def test_an_allocation_trace_is_equal_in_events_frames_and_lists() -> None:
 def test_each_comparison_runs_on_some_capture() -> None:
     """None of them is dead; marks-now alone needs a record without its boot."""
     names = ["n1-1g/memblock", "n1-1g/physical", "n1-1g/watermarks", "n1-1g/pagetables"]
-    names += ["n1-1g/faults", "n1-1g/oops", "n1-256m-pmem/cgroup", "n1-1g/mappings"]
+    names += ["n1-1g/faults", "n1-1g/oops", "n1-256m-pmem/cgroup"]
+    names += ["n1-1g/mappings", "n1-1g/malloc"]
     ran = {o.comparison.name for n in names for o in c.compare(n).ran()}
     text = re.sub(r"=== dmesg \|.*?(?==== )", "", text_of("n1-1g/physical"), flags=re.DOTALL)
     ran |= {o.comparison.name for o in run(text).ran()}
@@ -122,6 +123,9 @@ def changed(text: str, section: str, pattern: str) -> str:
         ("watermarks", "sweep", r"^watermark_scale_factor=50 .*promo=(\d+)", "sysctl-sweep", "=50"),
         ("pagetables", "pgmap", r"^a2 write 2,3,4 3 .*count=(\d+)", "page-tables", "a2 write"),
         ("faults", "faults", r"^write 1: minflt \+(\d)", "faults", "write 1"),
+        ("malloc", "malloc", r"^call munmap 0x7ffff7f2e000 413696 = (0)", "malloc-calls", "munmap"),
+        ("malloc", "malloc", r"^map 7ffff7f93000-(7ffff7fc6000)", "malloc-calls", "map 4"),
+        ("malloc", "malloc", r"^call madvise 0x4e9000 (\d+)", "malloc-library", "malloc_trim"),
         ("mappings", "limits", r"^Max pending signals +(\d+)", "limits", "limits line 13"),
         ("mappings", "overcommit", r"^(0)$", "overcommit", "overcommit_memory"),
         ("mappings", "meminfo", r"^CommitLimit: +(\d+)", "overcommit", "CommitLimit"),

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from mmcore import boot
-from mmcore.arch.x86.fault import touch
 from mmcore.config import PAGE_SHIFT, PAGE_SIZE
 from mmcore.errors import UsageError
 from mmcore.kernel.fork import TaskStruct, kernel_clone, spawn, switch_to
 from mmcore.machine import Machine
-from mmcore.mm import madvise, mmap, mremap, util
+from mmcore.mm import mmap, util
 from mmcore.mm.mm import OVERCOMMIT_ALWAYS, OVERCOMMIT_GUESS, OVERCOMMIT_NEVER
 from mmcore.proc.capture import load
 from mmcore.report import vmalog
+from mmcore.report.malloclog import MallocStep, malloc_rows, malloc_steps, recorded_malloc
 from mmcore.viz import svg
 from mmcore.viz.explorable import Actions, Bool, Choice, Frame, Int, ParamError, explorable
 from mmcore.viz.figures.ch05_bar import BASE, errno_text, plural, tag
 
-__all__ = ["Glibc", "Promiser", "malloc", "malloc_steps", "overcommit", "recorded_malloc", "vmaops"]
+__all__ = ["Promiser", "malloc", "overcommit", "vmaops"]
 
 PG = PAGE_SIZE
 RW = mmap.PROT_READ | mmap.PROT_WRITE
@@ -186,220 +185,6 @@ def overcommit(p: SimpleNamespace) -> Iterator[Frame]:
 
 # ---- ch05.malloc: what an allocator asks for -----------------------------------------------------
 
-#: Of the recorded program: the break when its first malloc() ran, and what the C library had taken by then.
-HEAP_START, LIBRARY_USED = 0x4E7D00, 0x9C0
-MINSIZE, TOP_PAD = 32, 128 << 10
-SMALLS = 6000
-
-
-class Glibc:
-    """glibc's decisions about brk(), mmap() and their relatives, for one arena.
-
-    Simplified: of the bins only their effect on this program is here: a small block that is freed stays
-    taken for the kernel's purposes (tcache keeps seven of a size, fastbins the rest) until malloc_trim().
-    """
-
-    def __init__(self, task: TaskStruct) -> None:
-        self.task, self.m = task, task.machine
-        assert task.mm is not None
-        self.mm = task.mm
-        self.calls: list[str] = []
-        self.top = self.end = HEAP_START
-        self.mmap_threshold = self.trim_threshold = 128 << 10
-        self.mapped: dict[int, int] = {}
-        self.small: list[int] = []
-        self.faults = 0
-
-    def write(self, address: int) -> None:
-        """Write a word, as the allocator or the program does."""
-        before = self.task.min_flt
-        touch(self.m, address, "w")
-        self.faults += self.task.min_flt - before
-
-    def brk(self, end: int) -> None:
-        """Move the break."""
-        got = mmap.sys_brk(self.mm, end)
-        self.calls.append(f"brk {end:#x} = {got:#x}")
-        self.end = got
-
-    def _more(self, nb: int) -> None:
-        """Extend the heap so that @nb bytes fit: sysmalloc()."""
-        size = nb + TOP_PAD + MINSIZE - (self.end - self.top)
-        first = self.end == HEAP_START
-        self.brk(self.end + (size + PG - 1 & -PG))
-        if first and self.end % PG:
-            self.brk(self.end + PG - 1 & -PG)
-        self.write(self.top + 8)
-
-    def malloc(self, n: int) -> int:
-        """Return a block of @n bytes."""
-        nb = max(n + 8 + 15 & -16, 32)
-        if nb >= self.mmap_threshold and self.end - self.top < nb + MINSIZE:
-            size = nb + 8 + PG - 1 & -PG
-            at = mmap.do_mmap(self.mm, None, 0, size, RW, PRIVATE)
-            self.calls.append(f"mmap 0 {size} 3 0x22 = {at:#x}")
-            self.mapped[at + 16] = size
-            self.write(at + 8)
-            return at + 16
-        if self.end - self.top < nb + MINSIZE:
-            self._more(nb)
-        p, self.top = self.top, self.top + nb
-        self.write(p + 8)
-        self.write(self.top + 8)
-        return p + 16
-
-    def realloc(self, p: int, n: int) -> int:
-        """Resize a block that has a mapping of its own."""
-        old = self.mapped.pop(p)
-        size = (n + 8 + 15 & -16) + 8 + PG - 1 & -PG
-        at = mremap.sys_mremap(self.mm, p - 16, old, size, mremap.MREMAP_MAYMOVE, 0)
-        self.calls.append(f"mremap {p - 16:#x} {old} {size} 1 = {at:#x}")
-        self.mapped[at + 16] = size
-        self.write(at + 8)
-        return at + 16
-
-    def free(self, p: int, n: int = 0) -> None:
-        """Give back a block; one of @n bytes from the heap's end goes back to the top."""
-        if p in self.mapped:
-            size = self.mapped.pop(p)
-            if size > self.mmap_threshold:
-                self.mmap_threshold, self.trim_threshold = size, 2 * size
-            result = mmap.do_munmap(self.mm, p - 16, size)
-            self.calls.append(f"munmap {p - 16:#x} {size} = {result}")
-            return
-        nb = max(n + 8 + 15 & -16, 32)
-        if p - 16 + nb == self.top and nb > 1024:
-            self.top -= nb
-            if self.end - self.top >= self.trim_threshold:
-                self.trim_top(TOP_PAD)
-
-    def trim_top(self, pad: int) -> None:
-        """Give back the end of the heap: systrim()."""
-        extra = self.end - self.top - MINSIZE - 1 - pad & -PG
-        if extra > 0:
-            self.brk(self.end - extra)
-
-    def trim(self, first: int, last: int) -> None:
-        """malloc_trim(0), when everything from @first to @last is one free block: whole pages, then the top."""
-        a, b = first + 48 + PG - 1 & -PG, last & -PG
-        if b > a:
-            result = madvise.sys_madvise(self.mm, a, b - a, madvise.MADV_DONTNEED)
-            self.calls.append(f"madvise {a:#x} {b - a} 4 = {result}")
-        self.trim_top(0)
-
-
-@dataclass(slots=True)
-class MallocStep:
-    """One step of the program: its calls, its faults, and what was mapped and resident afterwards."""
-
-    label: str
-    calls: list[str] = field(default_factory=list)
-    faults: int = 0
-    heap: int = 0
-    others: int = 0
-    resident: int = 0
-
-
-def recorded_malloc() -> list[MallocStep]:
-    """Return the steps of the recorded program."""
-    steps: list[MallocStep] = []
-    calls: list[str] = []
-    for line in load("n1-1g/malloc")["malloc"].splitlines():
-        word, _, rest = line.partition(" ")
-        if word == "call":
-            calls.append(rest)
-        elif word == "step":
-            steps.append(MallocStep(rest, calls))
-            calls = []
-        elif word == "faults":
-            faults, _, kb = rest.partition(" anonymous ")
-            steps[-1].faults, steps[-1].resident = int(faults), int(kb)
-        elif word == "map":
-            match = re.match(r"([0-9a-f]+)-([0-9a-f]+)", rest)
-            assert match is not None
-            start, end = int(match[1], 16), int(match[2], 16)
-            if "[heap]" in rest:
-                steps[-1].heap += (end - start) >> 10
-            elif start > HEAP_START:
-                steps[-1].others += (end - start) >> 10
-    return steps
-
-
-def _program() -> TaskStruct:
-    """Return a process whose heap and mappings begin where the recorded one's do."""
-    m = Machine.boot("1G")
-    task = spawn(m, "mallocs")
-    mm = task.mm
-    assert mm is not None
-    mm.start_brk = mm.brk = HEAP_START & -PG
-    kernels = mm.mmap_base - 6 * PG  # [vvar] and [vdso]
-    mmap.do_mmap(mm, None, kernels, 6 * PG, mmap.PROT_READ, PRIVATE | mmap.MAP_FIXED)
-    mmap.sys_brk(mm, HEAP_START)
-    return task
-
-
-def malloc_steps() -> list[MallocStep]:
-    """Return the same steps, by the model's allocator on the model's kernel."""
-    g = Glibc(_program())
-    steps: list[MallocStep] = []
-    a = b = c = d = 0
-
-    def mark(label: str) -> None:
-        steps.append(MallocStep(label, g.calls, g.faults))
-        g.calls, g.faults = [], 0
-
-    def take(n: int) -> None:
-        for _ in range(n):
-            g.small.append(g.malloc(24))
-            g.write(g.small[-1])
-
-    g.malloc(LIBRARY_USED - 8)
-    mark("nothing yet")
-    take(1)
-    mark("malloc(24), the first")
-    take(999)
-    mark("malloc(24), 999 more")
-    take(SMALLS - 1000)
-    mark("malloc(24), 5000 more")
-    a = g.malloc(200 << 10)
-    mark("a = malloc(200 KiB)")
-    for i in range(50):
-        g.write(a + i * PG)
-    mark("every page of a written")
-    b = g.malloc(200 << 10)
-    mark("b = malloc(200 KiB)")
-    a = g.realloc(a, 400 << 10)
-    mark("a = realloc(a, 400 KiB)")
-    g.free(a)
-    mark("free(a)")
-    c = g.malloc(200 << 10)
-    mark("c = malloc(200 KiB)")
-    d = g.malloc(1 << 20)
-    mark("d = calloc(1 MiB)")
-    for label, p in (("free(d)", d), ("free(c)", c), ("free(b)", b)):
-        g.free(p, 200 << 10)
-        mark(label)
-    mark("free of the 6000, last first")
-    # The seven that were freed first stay in the cache of small blocks; the others are one free block.
-    g.trim(g.small[0] - 16, g.small[SMALLS - 7] - 16)
-    mark("malloc_trim(0)")
-    return steps
-
-
-def malloc_rows(steps: Sequence[MallocStep], faults_from: str = "a = malloc(200 KiB)") -> dict[str, tuple[Any, ...]]:  # fmt: skip
-    """Return label -> its calls, and from @faults_from on the faults: before, the program's own array takes some."""
-    rows: dict[str, tuple[Any, ...]] = {}
-    late = False
-    for step in steps:
-        late = late or step.label == faults_from
-        calls = tuple(step.calls) or ("no call",)
-        if (
-            step.label == "nothing yet"
-        ):  # what the loader did before the allocator first ran is not its business
-            calls = calls[-2:] if "mprotect" not in calls[-1] else calls[-3:-1]
-        rows[step.label] = (*calls, f"{step.faults} faults") if late else calls
-    return rows
-
 
 def _malloc_drawing(
     recorded: Sequence[MallocStep], model: dict[str, tuple[Any, ...]], upto: int
@@ -455,10 +240,11 @@ def _malloc_drawing(
 def malloc(p: SimpleNamespace) -> Iterator[Frame]:
     """Yield one frame for each step of the recorded program."""
     try:
-        recorded = recorded_malloc()
+        capture = load("n1-1g/malloc")
     except UsageError as err:
         raise ParamError("first", "this copy of the engine has no recordings with it") from err
-    model = malloc_rows(malloc_steps())
+    recorded = recorded_malloc(capture)
+    model = malloc_rows(malloc_steps(capture))
     theirs = malloc_rows(recorded)
     for i in range(p.first, len(recorded)):
         s = recorded[i]

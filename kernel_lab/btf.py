@@ -33,9 +33,10 @@ OFFSETS = """
     per_cpu_pages.high_min per_cpu_pages.high_max per_cpu_pages.batch per_cpu_pages.flags
     per_cpu_pages.alloc_factor per_cpu_pages.free_count per_cpu_pages.lists page.buddy_list
     page.pcp_list mem_section.usage mem_section_usage.pageblock_flags pglist_data.node_zones
+    module.name module.init proc_ops.proc_write
 """.split()
 #: SIZE_zone and so on,
-SIZES = "zone free_area per_cpu_pages page mem_section".split()
+SIZES = "zone free_area per_cpu_pages page mem_section module proc_ops".split()
 #: and the number of elements of some arrays.
 ARRAYS = {
     "NR_ORDERS": "zone.free_area",

@@ -8,6 +8,8 @@
 # timeout: 400
 # kernel: full
 # here: yes
+
+A module is one of the kernel's package, or of this lab: then its source is in the folder guest.
 """
 
 from __future__ import annotations

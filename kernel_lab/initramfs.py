@@ -65,7 +65,9 @@ def build(experiment: Experiment, kernel: Kernel, cache: Path) -> bytes:
     busybox = where("busybox")
     if busybox is None:
         raise LabError("not found: busybox (Debian package busybox-static)")
-    loadable = modules(kernel, list(experiment.modules))
+    own = [name for name in experiment.modules if programs.is_module(name)]
+    loadable = modules(kernel, [name for name in experiment.modules if name not in own])
+    loadable += [(name, programs.build_module(name, kernel, cache)) for name in own]
     entries = [Entry(name, DIRECTORY) for name in FOLDERS]
     entries.append(Entry("dev/console", CONSOLE, device=(5, 1)))
     entries.append(Entry("bin/busybox", EXECUTABLE, Path(busybox).read_bytes()))

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from kernel_lab import capture, initramfs, qemu
+from kernel_lab import capture, initramfs, programs, qemu
 from kernel_lab.experiment import GUEST, Experiment
 from kernel_lab.kernel import Kernel
 from kernel_lab.needs import LabError, installed
@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "Result",
     "differences",
+    "own_modules",
     "programs_needed",
     "run",
     "sources",
@@ -90,9 +91,16 @@ def programs_needed(experiments: list[Experiment]) -> list[str]:
     needed = [qemu.PROGRAM, "busybox"]
     if any(e.programs for e in experiments):
         needed += ["gcc", "/usr/lib/x86_64-linux-gnu/libc.a"]
-    if any(_uses_layout(name) for e in experiments for name in e.programs):
+    elif any(own_modules(e) for e in experiments):
+        needed.append("gcc")
+    if any(_uses_layout(name) for e in experiments for name in (*e.programs, *own_modules(e))):
         needed.append("zstd")
     return needed
+
+
+def own_modules(experiment: Experiment) -> list[str]:
+    """Return the modules of an experiment that are this lab's, not the kernel package's."""
+    return [name for name in experiment.modules if programs.is_module(name)]
 
 
 def _uses_layout(program: str) -> bool:
@@ -105,6 +113,7 @@ def sources(experiment: Experiment) -> dict[str, str]:
     names = ["init.sh", "record.sh"]
     if experiment.programs:
         names += ["guest.h", *(f"{name}.c" for name in experiment.programs)]
+    names += [f"{name}.c" for name in own_modules(experiment)]
     texts = {name: (GUEST / name).read_text(encoding="utf-8") for name in names}
     return {**texts, f"{experiment.name}.sh": experiment.script}
 

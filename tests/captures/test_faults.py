@@ -78,8 +78,8 @@ def test_segfault_lines_parse_and_render(cap):
     assert (first.file, first.start, first.size, first.offset) == (
         "faults",
         0x401000,
-        0x7A000,
-        0x227A,
+        0x79000,
+        0x1B82,
     )
     assert first.explanation == "user-mode write at 0x0: no page is mapped"
 

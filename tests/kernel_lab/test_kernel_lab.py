@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from kernel_lab import __main__ as command_line
-from kernel_lab import btf, capture, experiment, here, initramfs, kernel, needs, qemu, run
+from kernel_lab import (
+    btf,
+    capture,
+    experiment,
+    here,
+    initramfs,
+    kernel,
+    needs,
+    programs,
+    qemu,
+    run,
+)
 from kernel_lab.experiment import Experiment
 from kernel_lab.initramfs import Entry, newc
 from kernel_lab.kernel import Kernel
@@ -92,12 +103,39 @@ def test_each_experiment_names_what_exists(name: str) -> None:
     one = experiment.load(name)
     for topology in one.topologies:
         assert topology in TOPOLOGIES
-    for program in one.programs:
+    for program in (*one.programs, *run.own_modules(one)):
         assert (experiment.GUEST / f"{program}.c").is_file()
     assert one.script.count("record") > 1
     shell = needs.where("busybox")
     if shell:
         subprocess.run([shell, "sh", "-n"], input=one.script.encode(), check=True)
+
+
+def test_a_module_of_this_lab_is_told_from_one_of_the_kernel() -> None:
+    script = "# records: a\n# topologies: n1-1g\n# modules: nd_pmem ooops\nrecord a b\n"
+    one = experiment.parse("e", script)
+    assert run.own_modules(one) == ["ooops"] and not programs.is_module("faults")
+    assert list(run.sources(one)) == ["init.sh", "record.sh", "ooops.c", "e.sh"]
+    assert run.programs_needed([one])[-2:] == ["gcc", "zstd"]
+
+
+def test_a_module_of_this_lab_is_one_object_file(tmp_path: Path, monkeypatch) -> None:
+    """It holds what the kernel's loader looks for, in a structure of the size that it was told."""
+    if needs.where("gcc") is None:
+        pytest.skip("no gcc here")
+    sizes = {"SIZE_module": 1024, "OFF_module_name": 24, "OFF_module_init": 312}
+    sizes |= {"SIZE_proc_ops": 96, "OFF_proc_ops_proc_write": 40}
+    text = "".join(f"#define {name} {value}\n" for name, value in sizes.items())
+    monkeypatch.setattr(programs, "layout", lambda kernel, cache: text)
+    built = [
+        programs.build_module("ooops", Kernel(tmp_path, RELEASE), tmp_path / folder)
+        for folder in ("one", "two")
+    ]
+    assert built[0] == built[1] and built[0][:4] == b"\x7fELF"
+    assert built[0][16:18] == b"\x01\0"  # relocatable
+    module = btf._section(built[0], ".gnu.linkonce.this_module")
+    assert len(module) == 1024 and module[24:30] == b"ooops\0"
+    assert b"license=GPL\0" in btf._section(built[0], ".modinfo")
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)

@@ -84,7 +84,7 @@ def test_the_walk_of_a_real_oops() -> None:
     decoding = pte.decode_entries(text)
     assert [w.label for w in decoding.words] == ["PGD", "P4D", "PUD", "PMD", "PTE"]
     lines = decoding.lines()
-    assert lines[0].startswith("The walk ends at the PTE. Maps a 4 KiB page, frame 0x5028")
+    assert lines[0].startswith("The walk ends at the PTE. Maps a 4 KiB page, frame 0x502e ")
     assert "PGD and P4D are the same entry: there are four levels." in lines
     ends = pte.decode_entries(capture.load("n1-1g/oops")["oops0"])
     assert ends.lines()[0] == "The walk ends at the PMD. Empty: nothing is mapped here."

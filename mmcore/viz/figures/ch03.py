@@ -237,7 +237,7 @@ def _presets() -> dict[str, tuple[int, int, str]]:
         "marker": (swapops.make_pte_marker(swapops.PTE_MARKER_UFFD_WP), 1, "a note about a page that is not there"),
         "table": (0x123456 << 12 | 0x067, 2, "a PMD entry that points to a PTE table"),
         "2 MiB leaf": (huge, 2, "a PMD entry that maps 2 MiB"),
-        "kernel code": (0x5028121, 1, "module code, from a recorded oops"),
+        "kernel code": (0x502E121, 1, "module code, from a recorded oops"),
     }  # fmt: skip
 
 

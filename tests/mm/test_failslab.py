@@ -15,11 +15,13 @@ import pytest
 
 from mmcore.arch.x86.fault import OutOfMemory, Translation, touch
 from mmcore.arch.x86.pgtable import translate
-from mmcore.errors import ENOMEM
+from mmcore.errors import EFAULT, ENOMEM
+from mmcore.fs import exec as exec_
 from mmcore.kernel.fork import TaskStruct, do_exit, kernel_clone, spawn, switch_to
 from mmcore.lib.percpu_counter import percpu_counter_sum_positive
 from mmcore.machine import Machine, bare_zone
 from mmcore.mm import madvise, mlock, mprotect, mremap, shmem
+from mmcore.mm.filemap import File
 from mmcore.mm.memory import validate_mappings
 from mmcore.mm.mm import VM_ACCOUNT, VM_LOCKED, MmStruct, vma_pages
 from mmcore.mm.mmap import do_munmap, sys_brk, sys_mmap, sys_munmap
@@ -37,7 +39,7 @@ class World:
     """A machine with one task, before the call that is to fail."""
 
     m: Machine
-    file: object
+    file: File
 
     @property
     def mm(self) -> MmStruct:
@@ -67,11 +69,20 @@ class World:
         return percpu_counter_sum_positive(self.m.paging.vm_committed_as)
 
     def check(self) -> None:
+        self.check_links()
+        vmas = [vma for mm in self.m.pgd_list for vma in mm.mm_mt]
+        assert self.promised() == sum(vma_pages(v) for v in vmas if v.vm_flags & VM_ACCOUNT)
+
+    def check_links(self) -> None:
+        """Nothing points to VMAs that are in no address space, and files are held by mappings only."""
         validate_mappings(self.m)
-        accounted = sum(
-            vma_pages(v) for mm in self.m.pgd_list for v in mm.mm_mt if v.vm_flags & VM_ACCOUNT
-        )
-        assert self.promised() == accounted
+        vmas = [vma for mm in self.m.pgd_list for vma in mm.mm_mt]
+        for vma in vmas:
+            for avc in vma.anon_vma_chain:
+                assert all(known.vma in vmas for known in avc.anon_vma.rb_root)
+        mapping = [vma for vma in vmas if vma.vm_file is self.file]
+        assert self.file.f_count == 1 + len(mapping)
+        assert len(self.file.f_mapping.i_mmap) == len(mapping)
 
 
 def world() -> World:
@@ -331,7 +342,7 @@ def test_mremap_moves_nothing():
         w.check()
         assert w.pages() == before
     for w, _, _ in runs[3:]:
-        validate_mappings(w.m)
+        w.check_links()
 
 
 def test_mremap_keeps_the_old_range_when_it_cannot_be_cut_out():
@@ -347,6 +358,34 @@ def test_mremap_keeps_the_old_range_when_it_cannot_be_cut_out():
             assert after[A // PG + 2 + i][1] is None
         assert not any(after[A // PG + i][0] & VM_ACCOUNT for i in range(2, 5))
         assert w.promised() == 11, "but it stays promised"
+
+
+def test_mremap_of_a_file_holds_it_no_longer_than_it_is_mapped():
+    runs = failing(
+        lambda w: w.map(0, 4, 3, 0x01),
+        lambda w: mremap.sys_mremap(w.mm, A, 4 * PG, 4 * PG, 3, FAR),
+    )
+    assert [result for _, _, result in runs] == [-ENOMEM] * 2 + [FAR]
+    for w, before, result in runs:
+        w.check_links()
+        if result != FAR:
+            assert w.pages() == before
+
+
+def test_exec_at_every_allocation():
+    failed = 0
+    for nth in range(1, 100):
+        w = world()
+        w.m.paging.fail_nth = nth
+        error = exec_.do_execve(w.m.current, exec_.PIE)
+        if w.m.paging.fail_nth:
+            break
+        assert error in (0, -ENOMEM, -EFAULT), "a mapping may have been put beside another"
+        failed += error != 0
+        w.check()
+        do_exit(w.m.current)
+        assert w.promised() == 0
+    assert 10 < failed < nth < 99
 
 
 def test_mremap_in_place():

@@ -46,7 +46,7 @@ from mmcore.mm.vmstat import NR_FREE_PAGES
 from mmcore.report.buddyinfo import size
 from mmcore.report.gfp import NUMBERINGS, Numbering, by_names, fits, nameless, to_reference
 from mmcore.report.kernlog import LogLine, logical_lines
-from mmcore.report.zone_state import zone_kinds
+from mmcore.report.zone_state import ALL_ZONES, Seen, zone_for, zone_layouts
 
 __all__ = [
     "MAX_REPORTS",
@@ -519,6 +519,7 @@ class ZoneVerdict:
     :ivar mark: the min watermark, lowered if the request may use part of the reserve
     :ivar reserve: what the zone keeps from requests that could use a higher zone
     :ivar block: a block of the order or above is free, on a list that the request may use
+    :ivar sure: False if it passes with the least reserve that can apply and not with the most
     :ivar types: the types of all free blocks of that order or above
     """
 
@@ -534,6 +535,7 @@ class ZoneVerdict:
     largest_order: int
     why: str
     types: str = ""
+    sure: bool = True
 
     def __str__(self) -> str:
         where = self.zone if self.node is None else f"Node {self.node} {self.zone}"
@@ -567,7 +569,7 @@ class Explanation:
         if not mine:
             return "unknown"
         if any(z.ok for z in mine):
-            return "passes"
+            return "passes" if any(z.ok and z.sure for z in mine) else "unknown"
         enough = any(z.free - z.unusable > z.mark + z.reserve for z in mine)
         return "fragmentation" if enough else "shortage"
 
@@ -588,6 +590,8 @@ class Explanation:
             )
         if self.cause == "unknown":
             why = "none it may use is in the report" if self.zones else "the report has no zones"
+            if mine:
+                why = "which number of lowmem_reserve applies does not follow from the report"
             return f"{head}cause unknown: {why}; {who} asked for a block ({block})."
         if self.cause == "passes":
             names = ", ".join(_where(z) for z in mine if z.ok)
@@ -767,6 +771,17 @@ def _why(z: ZoneVerdict, order: int, listed: bool) -> str:
     return f"{text}lists it may use (largest free block: order {z.largest_order})"
 
 
+def _or_more(z: ZoneVerdict, most: int) -> str:
+    """Say what changes if the zone keeps @most from the request and not the least it may keep."""
+    text = (
+        f"; lowmem_reserve is {z.reserve} to {most}, as the report does not tell the kernel's zones"
+    )
+    left = z.free - z.unusable - z.mark
+    if z.reserve < left <= most:
+        text += f": with {most} too little is free"
+    return text
+
+
 def _verdict(report: AllocFailure, part: ZoneReport, request: _Request) -> ZoneVerdict:
     """Put the allocator's watermark test to one zone."""
     flags, order = request.alloc_flags, report.order
@@ -776,10 +791,11 @@ def _verdict(report: AllocFailure, part: ZoneReport, request: _Request) -> ZoneV
     unusable = page_alloc.__zone_watermark_unusable_free(zone, order, flags)
     unusable += free - zone.vm_stat[NR_FREE_PAGES]
     mark = page_alloc.min_with_reserves(min_wmark_pages(zone), flags)
-    reserve = zone.lowmem_reserve[request.highest]
+    reserves = sorted((zone.lowmem_reserve[i], i) for i in request.entries)
+    reserve, entry = reserves[0]  # the least that can apply; what else can is said
     listed = part.free_list is not None
     ok = page_alloc.zone_watermark_fast(
-        zone, order, min_wmark_pages(zone), request.highest, flags, request.mask
+        zone, order, min_wmark_pages(zone), entry, flags, request.mask
     )
     block = _has_block(zone, order, flags)
     largest = part.free_list.largest_order if part.free_list else -1
@@ -789,13 +805,18 @@ def _verdict(report: AllocFailure, part: ZoneReport, request: _Request) -> ZoneV
     if part.free_list is not None:
         letters = "".join(part.free_list.types[order:])
         z.types = "".join(c for c in "UMERHCI" if c in letters)
-    kinds = request.kinds
-    if part.name in kinds and kinds.index(part.name) > request.highest:
+    above = part.name in ALL_ZONES and all(
+        ALL_ZONES.index(part.name) > ALL_ZONES.index(name) for name in request.highest
+    )
+    if above:
         z.why = "not for this request: the zone is above what its gfp flags allow"
     elif request.nodes is not None and (part.node or 0) not in request.nodes:
         z.why = "not for this request: its memory policy or cpuset excludes the node"
     else:
         z.why = _why(z, order, listed)
+        if reserves[-1][0] != reserve:
+            z.why += _or_more(z, reserves[-1][0])
+            z.sure = not z.ok or free - unusable > mark + reserves[-1][0]
         return z
     z.allowed = False
     return z
@@ -805,15 +826,16 @@ def _verdict(report: AllocFailure, part: ZoneReport, request: _Request) -> ZoneV
 class _Request:
     """A report's request, as the allocator sees it.
 
-    :ivar highest: the highest zone it may use, an index of @kinds
+    :ivar entries: which of the numbers of lowmem_reserve can be the one that applies to it
+    :ivar highest: the highest zone it may use; several where the report does not tell the zones
     :ivar nodes: the nodes it may use, None for all
     """
 
     m: Machine
     mask: int
     alloc_flags: int
-    highest: int
-    kinds: list[str]
+    entries: list[int]
+    highest: list[str]
     nodes: set[int] | None
 
 
@@ -823,22 +845,27 @@ def _request(report: AllocFailure) -> _Request:
     order = min(report.order, MAX_PAGE_ORDER)
     flags = page_alloc.gfp_to_alloc_flags(m, mask, order)
     length = max((len(z.lowmem_reserve) for z in report.zones), default=0)
-    kinds = zone_kinds({z.name for z in report.zones}, length or MAX_NR_ZONES)
+    movable = bool(mask & __GFP_MOVABLE) or bool(report.gfp_names)
+    seen = [
+        Seen(z.name, tuple(z.lowmem_reserve), z.pages("managed") * report.page_kb // 4, z.node)
+        for z in report.zones
+    ]
+    layouts = zone_layouts(seen, length, movable)
     try:
         name = ZONE_NAMES[gfp_zone(mask)]
     except UsageError:
         name = "Normal"
         report.problems.append(f"line {report.line}: {mask:#x} names more than one zone")
-    if mask & __GFP_HIGHMEM and not mask & __GFP_MOVABLE and "HighMem" in kinds:
+    if mask & __GFP_HIGHMEM and not mask & __GFP_MOVABLE:
         name = "HighMem"
-    highest = kinds.index(name) if name in kinds else max(len(kinds) - 2, 0)
-    if name == "DMA32" and "DMA32" not in kinds and "Normal" in kinds:
-        highest = kinds.index("Normal")
+    names = [zone_for(name, kinds) for kinds in layouts]
+    pairs = zip(names, layouts, strict=True)
+    entries = sorted({kinds.index(name) if name in kinds else 0 for name, kinds in pairs})
     nodes = _nodes_of(report.nodemask)
     allowed = _nodes_of(report.mems_allowed)
     if allowed is not None:
         nodes = allowed if nodes is None else nodes & allowed
-    return _Request(m, mask, flags, highest, kinds, nodes)
+    return _Request(m, mask, flags, entries, list(dict.fromkeys(names)), nodes)
 
 
 def _usage(report: AllocFailure) -> list[str]:
@@ -910,6 +937,6 @@ def explain(report: AllocFailure) -> Explanation:
                 f"; largest free block: order {z.largest_order}" if z.largest_order >= 0 else ""
             )
     notes = _notes(report, request.mask, zones)
-    highest = request.kinds[request.highest] if request.kinds else ""
+    highest = " or ".join(request.highest)
     usage = [*_callers(report), *_usage(report)]
     return Explanation(report, request.alloc_flags, highest, zones, notes, usage)

@@ -11,6 +11,7 @@ free pages lie in HIGHATOMIC pageblocks; the test takes none.
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -58,7 +59,9 @@ __all__ = [
     "examine",
     "read",
     "report",
-    "zone_kinds",
+    "Seen",
+    "zone_for",
+    "zone_layouts",
     "zone_states",
 ]
 
@@ -314,26 +317,86 @@ def _add_blocks(zones: list[ZoneText], lines: list[str]) -> list[str]:
     return []
 
 
-def zone_kinds(names: set[str], length: int) -> list[str]:
-    """Return the names of all zones of a kernel in their order, which ``lowmem_reserve`` counts by.
+@dataclass(slots=True, frozen=True)
+class Seen:
+    """A zone that a text shows, as far as it tells which zones the kernel has.
 
-    :param names: the zones that are known to exist
-    :param length: how many numbers ``lowmem_reserve`` has
+    :ivar pages: its pages, 0 if they are not known
     """
-    have = {name for name in ALL_ZONES if name in names} | {"Normal", "Movable"}
-    # Every kernel has these two; which of the others it has, the length must tell.
-    for name in ("DMA", "DMA32", "Device", "HighMem"):
-        if len(have) < length and not (name == "DMA32" and "HighMem" in have):
-            have.add(name)
-    seen = [name for name in ALL_ZONES if name in names]
-    if len(seen) >= length:
-        return seen
-    return [name for name in ALL_ZONES if name in have]
+
+    name: str
+    reserve: tuple[int, ...]
+    pages: int = 0
+    node: int | None = None
 
 
-def _model(m: Machine, text: ZoneText, kinds: list[str]) -> Zone:
+def _possible(kinds: list[str], seen: list[Seen], movable: bool) -> bool:
+    """Tell whether a kernel can have these zones, and the text be its."""
+    high, dma32 = "HighMem" in kinds, "DMA32" in kinds
+    if "Normal" not in kinds or any(z.name not in kinds for z in seen if z.name in ALL_ZONES):
+        return False
+    if "Movable" in kinds:
+        if high and ("Device" in kinds or (dma32 and not any(z.name == "DMA32" for z in seen))):
+            return False
+    elif movable or "Device" in kinds or (high and dma32 and "DMA" not in kinds):
+        return False
+    for zone in seen:
+        if zone.name not in kinds:
+            continue
+        if any(zone.reserve[: kinds.index(zone.name) + 1]):
+            return False  # nothing is kept from requests that can have no higher zone
+        if high and zone.name == "Normal" and zone.pages >= 1 << 20:
+            return False  # 4 GiB and more have kernel addresses only in 64 bits
+    return not any(_contradict(kinds, a, b) for a in seen for b in seen)
+
+
+def _contradict(kinds: list[str], low: Seen, high: Seen) -> bool:
+    """Tell whether two zones of a node say different things of the zones above both.
+
+    Where the lower one keeps more from the next zone than from the one before, that has pages; then
+    the higher keeps something from it, too (if its ``lowmem_reserve_ratio`` is not 0, as it is for HighMem).
+    """
+    if low.node != high.node or high.name not in ("DMA32", "Normal") or not high.pages:
+        return False
+    if low.name not in kinds or high.name not in kinds or not high.reserve:
+        return False
+    first = kinds.index(high.name) + 1
+    if kinds.index(low.name) >= first - 1 or len(low.reserve) != len(high.reserve):
+        return False
+    return any(
+        low.reserve[i] > low.reserve[i - 1] and not high.reserve[i]
+        for i in range(first, min(len(low.reserve), len(kinds)))
+    )
+
+
+def zone_layouts(seen: list[Seen], length: int, movable: bool = False) -> list[list[str]]:
+    """Return all sets of zones that the kernel of a text can have, which ``lowmem_reserve`` counts by.
+
+    Zone Normal every kernel has, Movable those from 2.6.23 on. HighMem is of 32-bit kernels; these have
+    no Device, and no DMA32 either, but for those that show one and the oldest ones.
+
+    :param length: how many numbers ``lowmem_reserve`` has, 0 if it is not in the text
+    :param movable: the kernel is known to have zone Movable
+    """
+    names = {zone.name for zone in seen}
+    if not length:
+        names |= {"Normal", "Movable"} | (set() if "HighMem" in names else {"DMA", "DMA32"})
+        return [[name for name in ALL_ZONES if name in names]]
+    sets = (list(kinds) for kinds in itertools.combinations(ALL_ZONES, min(length, 7)))
+    found = [kinds for kinds in sets if _possible(kinds, seen, movable)]
+    # A damaged text may fit none: then its zones alone.
+    return found or [[name for name in ALL_ZONES if name in names]]
+
+
+def zone_for(asks: str, kinds: list[str]) -> str:
+    """Return the highest zone for a request, by the zone that it names: what is missing is Normal."""
+    if asks == "Movable" and asks not in kinds and "HighMem" in kinds:
+        return "HighMem"
+    return asks if asks in kinds else "Normal"
+
+
+def _model(m: Machine, text: ZoneText, idx: int) -> Zone:
     """Make a zone of the engine with the numbers of the text."""
-    idx = kinds.index(text.name) if text.name in kinds else 0
     zone = Zone(m, text.name, idx, text.node, PgData(m, text.node))
     zone.watermark_boost = text.pages.get("boost", 0)
     for wmark, name in ((WMARK_MIN, "min"), (WMARK_LOW, "low"), (WMARK_HIGH, "high")):
@@ -394,11 +457,17 @@ class ZoneReport:
         """Return the answer: can the kernel have memory, and is anybody reclaiming for it."""
         if not self.states:
             return "No zone has memory."
-        highest, who = next(
-            ((h, w) for h, w in self.columns if w == "GFP_KERNEL"), self.columns[-1]
-        )
+        known = [h for h, w in self.columns if "GFP_KERNEL" in w.split(" or ")]
+        who = "GFP_KERNEL" if known else self.columns[-1][1]
+        highest = known[-1] if known else self.columns[-1][0]  # the least it can have
         direct = self.pages(REQUESTS[1], highest)
         quiet = self.pages(REQUESTS[0], highest)
+        most = self.pages(REQUESTS[1], known[0]) if known else direct
+        if most != direct:
+            return (
+                f"{who} can have {direct} to {most} pages before it must reclaim: the text does not "
+                "say which zones this kernel has, so not what is kept from it."
+            )
         low = [s for s in self.states if s.free <= s.low]
         where = ", ".join(f"node {s.node} {s.zone}" for s in low[:4]) + (" ..." if low[4:] else "")
         if not direct:
@@ -472,12 +541,16 @@ def _zone_lines(state: ZoneState, columns: list[tuple[int, str]]) -> list[str]:
             table[-1] = (table[-1][0], who, cells)
         else:
             table.append((who, who, cells))
-    out.append(f"  {'may be taken by':<22}" + "".join(f"{first:>24}" for first, _, _ in table))
+    wide = max((len(text) + 4 for first, last, _ in table for text in (first, last)), default=24)
+    wide = max(24, wide)
+    out.append(f"  {'may be taken by':<22}" + "".join(f"{first:>{wide}}" for first, _, _ in table))
     if any(first != last for first, last, _ in table):
         to = ("" if first == last else f"to {last}" for first, last, _ in table)
-        out.append((f"  {'':<22}" + "".join(f"{text:>24}" for text in to)).rstrip())
+        out.append((f"  {'':<22}" + "".join(f"{text:>{wide}}" for text in to)).rstrip())
     for i, request in enumerate(REQUESTS):
-        out.append(f"  {request.name:<22}" + "".join(f"{cells[i]:>24}" for _, _, cells in table))
+        out.append(
+            f"  {request.name:<22}" + "".join(f"{cells[i]:>{wide}}" for _, _, cells in table)
+        )
     return out
 
 
@@ -487,6 +560,21 @@ def _cell(share: Share) -> str:
     if share.largest is not None and share.largest >= 0:
         return f"{cell}, order {share.largest}"
     return f"{cell}, no block" if share.largest is not None and share.pages else cell
+
+
+def _by_index(layouts: list[list[str]]) -> list[str]:
+    """Return the zone with each index; where the kernel's zones are not known, all it can be."""
+    columns = itertools.zip_longest(*layouts, fillvalue="")
+    return [" or ".join(dict.fromkeys(filter(None, names))) for names in columns]
+
+
+def _columns(layouts: list[list[str]]) -> list[tuple[int, str]]:
+    """Return (index, who asks for the zone with it) for all zones that a request can name."""
+    out = []
+    for i, names in enumerate(_by_index(layouts)):
+        if who := [ASKS[name] for name in names.split(" or ") if name in ASKS]:
+            out.append((i, " or ".join(who)))
+    return out
 
 
 def examine(text: str) -> ZoneReport:
@@ -499,17 +587,28 @@ def examine(text: str) -> ZoneReport:
     from mmcore.machine import Machine
 
     zones, notes = read(text)
-    kinds = zone_kinds({z.name for z in zones}, max(len(z.protection) for z in zones))
-    columns = [(i, ASKS[name]) for i, name in enumerate(kinds) if name in ASKS]
+    length = max(len(z.protection) for z in zones)
+    seen = [Seen(z.name, tuple(z.protection), z.present, z.node) for z in zones]
+    layouts = zone_layouts(seen, length, any("managed" in z.pages for z in zones))
+    kinds = _by_index(layouts)
+    columns = _columns(layouts)
+    if len(layouts) > 1:
+        notes += textwrap.wrap(
+            "Which zones this kernel has does not follow from the text; it may be "
+            + " or ".join("/".join(names) for names in layouts)
+            + ". A column is for the requests whose highest zone is at its place in one of these.",
+            88,
+        )
     m = Machine()
     states = []
     for part in zones:
         if not part.present:
             continue
-        if part.name not in kinds:
+        places = [names.index(part.name) for names in layouts if part.name in names]
+        if not places:
             notes.append(f"zone {part.name!r} is not known; it was left out.")
             continue
-        zone = _model(m, part, kinds)
+        zone = _model(m, part, min(places))
         state = _state(zone, part.node)
         state.shares = [
             _share(zone, request, highest)

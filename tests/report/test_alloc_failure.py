@@ -416,3 +416,58 @@ def test_lines_that_several_cpus_printed_into() -> None:
     assert str(report) == text
     lines = af.explain(report).lines()
     assert "Node" not in lines[2] and "DMA32: passes the test now" in lines[2]
+
+
+def dma_alone(reserve: str, gfp: str, free_kb: int) -> af.Explanation:
+    """A report that was cut down to its DMA zone."""
+    return af.explain(
+        af.parse(
+            f"[ 1.0] x: page allocation failure: order:0, mode:{gfp}, nodemask=(null)\n"
+            f"[ 1.0] Node 0 DMA free:{free_kb}kB boost:0kB min:40kB low:48kB high:56kB managed:15360kB\n"
+            f"[ 1.0] lowmem_reserve[]: {reserve}\n"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("reserve", "gfp", "highest", "least", "more"),
+    [
+        ("0 700 3000 3000", "0xcc0(GFP_KERNEL)", "Normal", 700, "is 700 to 3000"),
+        ("0 700 700 700", "0xcc0(GFP_KERNEL)", "Normal", 700, ""),
+        ("0 700 3000 3000", "0xcc1(GFP_KERNEL|GFP_DMA)", "DMA", 0, ""),
+        ("0 700 3000 3000", "0xcc4(GFP_KERNEL|GFP_DMA32)", "DMA32 or Normal", 700, ""),
+        ("0 700 3000", "0x100cca(GFP_HIGHUSER_MOVABLE)", "Movable", 3000, ""),
+    ],
+)
+def test_the_reserve_that_applies(
+    reserve: str, gfp: str, highest: str, least: int, more: str
+) -> None:
+    explanation = dma_alone(reserve, gfp, 8000)
+    (zone,) = explanation.zones
+    assert explanation.highest_zone == highest and zone.reserve == least
+    assert more in zone.why
+    assert ("the report does not tell" in zone.why) == bool(more)
+
+
+def test_a_range_of_reserves_says_what_it_changes() -> None:
+    explanation = dma_alone("0 700 3000 3000", "0xcc0(GFP_KERNEL)", 8000)
+    assert explanation.cause == "unknown" and "lowmem_reserve applies" in explanation.summary()
+    (zone,) = explanation.zones
+    assert zone.why.endswith("with 3000 too little is free") and zone.ok
+    (zone,) = dma_alone("0 700 3000 3000", "0xcc0(GFP_KERNEL)", 1000).zones
+    assert not zone.ok and zone.why.endswith("does not tell the kernel's zones")
+
+
+def test_a_request_for_dma_on_a_kernel_without_that_zone() -> None:
+    """Its highest zone is Normal then; HighMem was taken for it."""
+    explanation = af.explain(
+        af.parse(
+            "[ 1.0] x: page allocation failure: order:0, mode:0xcc1(GFP_KERNEL|GFP_DMA), nodemask=(null)\n"
+            "[ 1.0] Normal free:400kB boost:0kB min:40kB low:48kB high:56kB managed:760000kB\n"
+            "[ 1.0] lowmem_reserve[]: 0 2032 2032\n"
+            "[ 1.0] HighMem free:400kB boost:0kB min:40kB low:48kB high:56kB managed:260000kB\n"
+            "[ 1.0] lowmem_reserve[]: 0 0 0\n"
+        )
+    )
+    assert explanation.highest_zone == "Normal"
+    assert [z.allowed for z in explanation.zones] == [True, False]

@@ -246,3 +246,57 @@ def test_a_text_cut_short_is_read_as_far_as_it_is_whole() -> None:
             assert "no '" in str(err) and length < text.index("Node 0, zone    DMA32") + 3000
             continue
         assert [s.zone for s in states] == [s.zone for s in whole][: len(states)]
+
+
+# ---- which entry of lowmem_reserve applies -------------------------------------------------------
+
+
+def cut(name: str, protection: str, free: int = 1000, managed: int = 2000) -> str:
+    return (
+        f"Node 0, zone {name}\n pages free {free}\n min 10\n low 12\n high 14\n promo 16\n"
+        f" present {managed}\n managed {managed}\n protection: ({protection})\n"
+    )
+
+
+def test_one_zone_of_a_kernel_whose_others_are_not_known() -> None:
+    """DMA alone, four numbers: GFP_KERNEL is the second with HighMem, the third with DMA32."""
+    report = zone_state.examine(cut("DMA", "0, 700, 3000, 3000"))
+    assert report.kinds == [
+        "DMA",
+        "DMA32 or Normal",
+        "Normal or HighMem or Movable",
+        "Movable or Device",
+    ]
+    assert "GFP_DMA32 or GFP_KERNEL" in [who for _, who in report.columns]
+    assert report.summary().startswith("GFP_KERNEL can have 0 to 290 pages before it must reclaim")
+    notes = " ".join(report.notes)
+    assert "DMA/DMA32/Normal/Movable or DMA/Normal/HighMem/Movable or" in notes
+
+
+def test_normal_of_32_bit_arm_without_zone_dma() -> None:
+    """A zone keeps nothing from its own requests: Normal is the first here, not the second."""
+    report = zone_state.examine(cut("Normal", "0, 2032, 2032", managed=190000))
+    assert report.kinds == ["Normal", "HighMem or Movable", "Movable or Device"]
+    assert dict(report.columns)[0] == "GFP_KERNEL"
+    assert report.pages(zone_state.REQUESTS[1], 0) == 990
+    assert report.summary().startswith("GFP_KERNEL can have 990 pages")
+
+
+@pytest.mark.parametrize(
+    ("zones", "length", "layouts"),
+    [
+        ([("Normal", (0, 0, 2032, 2032), 0), ("HighMem", (0, 0, 0, 0), 0)], 4, 1),
+        ([("DMA", (0, 9, 90, 90, 90), 0)], 5, 1),
+        ([("DMA", (0, 9, 90), 0)], 3, 3),
+        ([("DMA", (0, 9, 90), 0), ("Normal", (0, 0, 7), 1 << 20)], 3, 1),
+        ([("Movable", (0, 0, 0), 0)], 3, 4),
+    ],
+)
+def test_the_zones_a_kernel_can_have(
+    zones: list[tuple[str, tuple[int, ...], int]], length: int, layouts: int
+) -> None:
+    seen = [zone_state.Seen(*zone) for zone in zones]
+    found = zone_state.zone_layouts(seen, length)
+    assert len(found) == layouts
+    for kinds in found:
+        assert len(kinds) == length and all(zone.name in kinds for zone in seen)

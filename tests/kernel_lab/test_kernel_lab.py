@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -299,7 +300,13 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, capsys) -> Non
     body = (
         f'echo "@@BEGIN a cat a" >"$out"\necho $$ >{tmp_path}/pid\nkill -INT $PPID\nexec sleep 60\n'
     )
-    assert command_line.main(fake_lab(tmp_path, monkeypatch, body)) == 130
+    # What a script starts in the background ignores SIGINT, and Python then keeps it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status = command_line.main(fake_lab(tmp_path, monkeypatch, body))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status == 130
     assert "no capture was left unfinished" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     with pytest.raises(ProcessLookupError):

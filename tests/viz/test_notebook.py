@@ -191,6 +191,7 @@ def test_reset_restores_every_value():
 
 
 def test_no_label_of_a_control_is_cut():
+    pytest.importorskip("ipywidgets")
     panel = explore("ch03.walk").widget().mm_panel
     labels = {c.input.description: c.input.style.description_width for c in panel.controls.values()}
     longest = max(labels, key=len)

@@ -120,9 +120,8 @@ def test_a_tool_survives_any_text(bench: Bench, tool: str) -> None:
     assert bench.wrong == []
 
 
-@pytest.mark.parametrize("tool", ["alloc-failure", "buddyinfo"])
+@pytest.mark.parametrize("tool", TOOLS)
 def test_a_tool_survives_ten_megabytes(bench: Bench, tool: str) -> None:
-    """Two here; tests/report has them all, without a browser, in a tenth of the time."""
     example = workbench.tools()[tool]["example"].rstrip("\n") + "\n"
     text = example * (10_000_000 // len(example))
     shown, wrong = bench.run(tool, text)
